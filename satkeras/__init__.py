@@ -1,0 +1,22 @@
+"""Low-bit Keras models that ship as full-integer TFLite files.
+
+    import satkeras, tflite_export
+
+    q = satkeras.quantize_model(keras_model, scheme="sat", weight_bits=4, activation_bits=4)
+    q.compile(...)
+    q.fit(...)
+    tflite_export.export_tflite(q, "model.tflite")
+
+`quantize_model` copies a float tf_keras model and puts a quantizer on every kernel and every tensor that the exported
+file will store. What goes where is a `Scheme`, a value: `SCHEMES` names those of the papers, and a `Scheme` of your own
+is made of the quantizers in `satkeras.quantizers`. `strip` gives the float model back.
+
+Every quantizer states its integer grid as a `QuantParams`; that is all that the exporter knows of it.
+"""
+
+from satkeras.qparams import QuantParams
+from satkeras.quantize import quantize_model, strip
+from satkeras.schemes import SCHEMES, Scheme
+
+__all__ = ["SCHEMES", "QuantParams", "Scheme", "quantize_model", "strip"]
+__version__ = "0.1.0"

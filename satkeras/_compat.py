@@ -1,0 +1,59 @@
+"""The only importer of names that tfmot and Keras keep private, and the one place that picks the Keras object.
+
+TensorFlow 2.16 and later ship Keras 3 as `tf.keras`; tfmot works on Keras 2, which lives on as `tf_keras`. Everything
+in satkeras imports `keras` from here, so no environment variable is needed.
+"""
+
+import tensorflow_model_optimization as tfmot
+import tf_keras as keras
+from tensorflow_model_optimization.python.core.quantization.keras.quantize_layout_transform import (
+    QuantizeLayoutTransform,
+)
+from tensorflow_model_optimization.python.core.quantization.keras.quantize_registry import QuantizeRegistry
+from tensorflow_model_optimization.python.core.quantization.keras.quantize_scheme import QuantizeScheme
+from tensorflow_model_optimization.python.core.quantization.keras.quantize_wrapper import QuantizeWrapper
+
+__all__ = [
+    "QuantizeLayoutTransform",
+    "QuantizeRegistry",
+    "QuantizeScheme",
+    "QuantizeWrapper",
+    "call_of",
+    "keras",
+    "output_variables",
+    "serializable",
+    "tfmot",
+    "weight_variables",
+]
+
+serializable = keras.utils.register_keras_serializable(package="satkeras")
+
+
+def call_of(tensor):
+    """The layer call that made a symbolic tensor.
+
+    Args:
+      tensor: a KerasTensor of a functional model.
+
+    Returns:
+      `(layer, call_index, input_tensors, call_kwargs)`; `input_tensors` is empty for an InputLayer.
+    """
+    layer, index, _ = tensor._keras_history
+    node = layer._inbound_nodes[index]
+    inputs = [] if node.is_input else list(node.keras_inputs)
+    return layer, index, inputs, dict(node.call_kwargs)
+
+
+def weight_variables(wrapper):
+    """`(latent weight, quantizer, quantizer variables)` of a QuantizeWrapper's one quantized weight, or None.
+
+    `wrapper.layer.kernel` is no use: after a training step it holds a dead symbolic tensor.
+    """
+    return wrapper._weight_vars[0] if wrapper._weight_vars else None
+
+
+def output_variables(wrapper):
+    """`(quantizer, quantizer variables)` of a QuantizeWrapper's output, or None."""
+    if not wrapper._output_quantizers:
+        return None
+    return wrapper._output_quantizers[0], wrapper._output_quantizer_vars

@@ -1,0 +1,114 @@
+"""A Keras model as a list of layer calls, and back."""
+
+import dataclasses
+import functools
+
+from satkeras._compat import call_of, keras
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Node:
+    """One call of one layer; it stands for the tensor that the call makes.
+
+    Attributes:
+      name: unique in the graph; the layer's name, numbered from the second call of a shared layer on.
+      layer: the layer; the same object in every node of a shared layer.
+      inputs: the nodes whose tensors it takes; none for an InputLayer.
+      shape: shape of the tensor without the batch axis.
+      training: the `training=` argument of the call, None if it was not given.
+    """
+
+    name: str
+    layer: keras.layers.Layer
+    inputs: tuple["Node", ...]
+    shape: tuple[int | None, ...]
+    training: bool | None = None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Graph:
+    """Nodes in an order in which every input comes before its consumer.
+
+    Attributes:
+      nodes: all of them.
+      inputs: the model's inputs, in the model's order.
+      outputs: those whose tensors the model returns, in the model's order.
+      name: the model's name.
+    """
+
+    nodes: tuple[Node, ...]
+    inputs: tuple[Node, ...]
+    outputs: tuple[Node, ...]
+    name: str
+
+    def consumers(self, node: Node) -> list[Node]:
+        """The nodes that take `node`'s tensor, each once for every time it takes it."""
+        return self._consumers[node]
+
+    @functools.cached_property
+    def _consumers(self) -> dict[Node, list[Node]]:
+        found: dict[Node, list[Node]] = {node: [] for node in self.nodes}
+        for node in self.nodes:
+            for taken in node.inputs:
+                found[taken].append(node)
+        return found
+
+
+def read_graph(model: keras.Model) -> Graph:
+    """The calls that lead from a functional or Sequential model's inputs to its outputs."""
+    nodes: dict[tuple[int, int], Node] = {}
+
+    def visit(tensors) -> None:
+        # A stack instead of recursion: deep residual networks have more layers than Python has frames.
+        stack = list(tensors)
+        while stack:
+            layer, index, inputs, kwargs = call_of(stack[-1])
+            waiting = [tensor for tensor in inputs if _key(tensor) not in nodes]
+            if waiting:
+                stack.extend(waiting)
+                continue
+            tensor = stack.pop()
+            key = _key(tensor)
+            if key not in nodes:
+                calls = sum(node.layer is layer for node in nodes.values())
+                name = layer.name if not calls else f"{layer.name}_{calls}"
+                parents = tuple(nodes[_key(tensor)] for tensor in inputs)
+                nodes[key] = Node(name, layer, parents, tuple(tensor.shape[1:]), kwargs.get("training"))
+
+    visit(model.inputs)
+    visit(model.outputs)
+    inputs, outputs = ([nodes[_key(tensor)] for tensor in tensors] for tensors in (model.inputs, model.outputs))
+    return Graph(tuple(nodes.values()), tuple(inputs), tuple(outputs), model.name)
+
+
+def _key(tensor) -> tuple[int, int]:
+    layer, index, *_ = call_of(tensor)
+    return id(layer), index
+
+
+def build_model(graph: Graph, wrap=lambda layer: layer) -> keras.Model:
+    """Calls the graph's layers on fresh inputs.
+
+    Args:
+      graph: its layers are called as they are, not copied.
+      wrap: applied once to every layer that is not an InputLayer; what it returns is called instead.
+    """
+    tensors: dict[Node, object] = {}
+    wrapped: dict[int, keras.layers.Layer] = {}
+    for node in graph.nodes:
+        if not node.inputs:
+            config = node.layer.get_config()
+            tensors[node] = keras.Input(batch_size=None, shape=node.shape, dtype=config["dtype"], name=node.name)
+            continue
+        if id(node.layer) not in wrapped:
+            wrapped[id(node.layer)] = wrap(node.layer)
+        taken = [tensors[parent] for parent in node.inputs]
+        kwargs = {} if node.training is None else {"training": node.training}
+        tensors[node] = wrapped[id(node.layer)](_unpack(taken), **kwargs)
+    inputs = [tensors[node] for node in graph.inputs]
+    return keras.Model(_unpack(inputs), _unpack([tensors[node] for node in graph.outputs]), name=graph.name)
+
+
+def _unpack(tensors: list):
+    """Keras' convention: one tensor stands alone, several make a list."""
+    return tensors[0] if len(tensors) == 1 else tensors

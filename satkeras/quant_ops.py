@@ -1,0 +1,115 @@
+"""The formulas: pure differentiable functions, each with its gradient.
+
+All compute in float32 and work eagerly, in graphs and under XLA.
+"""
+
+import tensorflow as tf
+
+
+def round_ste(x):
+    """Round to the nearest integer, ties to even; the gradient passes straight through (DoReFa, eq. 5)."""
+    return x + tf.stop_gradient(tf.round(x) - x)
+
+
+def clamp_weights(weights):
+    """The tanh transform of DoReFa, scaled to [-1, 1]: `tanh(w) / max|tanh(w)|` over the whole tensor.
+
+    Differentiated as it stands, through the maximum too, as the authors of SAT do. An all-zero tensor stays zero.
+
+    Args:
+      weights: float tensor of any shape.
+    """
+    bounded = tf.tanh(weights)
+    largest = tf.reduce_max(tf.abs(bounded))
+    return bounded / tf.where(largest > 0, largest, tf.ones_like(largest))
+
+
+def odd_grid_ste(clamped, num_bits):
+    """DoReFa's own weight grid: `2 q_k((x + 1) / 2) - 1`, with `q_k(x) = round(a x) / a` and `a = 2^k - 1`.
+
+    The result times `a` is an odd integer in [-a, a]: 2^k levels, none of them zero. Straight-through gradient.
+
+    Args:
+      clamped: float tensor in [-1, 1].
+      num_bits: k.
+    """
+    steps = float(2**num_bits - 1)
+    return (2.0 * round_ste((clamped + 1.0) * (steps / 2.0)) - steps) / steps
+
+
+def symmetric_grid_ste(clamped, num_bits):
+    """The weight grid with zero: `round(n x) / n` with `n = 2^(k-1) - 1`; 2^k - 1 levels. Straight-through gradient.
+
+    Args:
+      clamped: float tensor in [-1, 1].
+      num_bits: k, at least 2.
+    """
+    steps = float(2 ** (num_bits - 1) - 1)
+    return round_ste(clamped * steps) / steps
+
+
+def rescale_factor(quantized, target_stddev):
+    """The constant that gives `quantized` the standard deviation `target_stddev` (SAT's scale; no gradient).
+
+    `target_stddev / sqrt(VAR[quantized])`, the variance unbiased over the whole tensor. A tensor without variance
+    (constant, or one element) counts as variance 1.
+    """
+    values = tf.stop_gradient(quantized)
+    count = tf.cast(tf.size(values), tf.float32)
+    variance = tf.math.reduce_variance(values) * count / tf.maximum(count - 1.0, 1.0)
+    # A constant tensor's variance is not exactly zero in float32.
+    negligible = variance <= 1e-12 * tf.reduce_mean(tf.square(values))
+    return tf.stop_gradient(target_stddev * tf.math.rsqrt(tf.where(negligible, tf.ones_like(variance), variance)))
+
+
+def fake_quantize(x, low, high, num_bits, narrow_range=False):
+    """Clip to [low, high] and round to the `2^num_bits - 1` steps between them (one fewer if `narrow_range`).
+
+    TensorFlow's fused kernel. The gradient of x is 1 inside the range, edges included, and 0 outside.
+
+    Args:
+      x: float32 tensor.
+      low: scalar, at most 0, such that 0 lies on the grid (otherwise the kernel shifts the range).
+      high: scalar, at least 0.
+    """
+    return tf.quantization.fake_quant_with_min_max_vars(x, low, high, num_bits=num_bits, narrow_range=narrow_range)
+
+
+def pact(x, alpha, levels, calibrated=True):
+    """PACT: clip to alpha times [qmin / qmax, 1] and round to steps of alpha / qmax.
+
+    For unsigned levels (0, 2^k - 1) this is PACT's `alpha q_k(clip(x, 0, alpha) / alpha)` (PACT, eq. 1-2).
+
+    Gradients, g being the incoming one and y the result:
+
+      dx     = g inside the range, edges included; 0 outside
+      dalpha = sum(g where x > alpha) + (qmin / qmax) sum(g where x < alpha qmin / qmax)     (PACT, eq. 3)
+             + sum(g (y - x) / alpha inside the range)              if calibrated (SAT, calibrated gradient)
+
+    Args:
+      x: float32 tensor.
+      alpha: positive scalar tensor, the clip value.
+      levels: `(qmin, qmax)`, the integers of the grid.
+      calibrated: whether alpha's gradient includes the rounding error inside the range.
+    """
+    qmin, qmax = levels
+    ratio = qmin / qmax
+    num_bits = (qmax - qmin).bit_length()
+    kernel = {"num_bits": num_bits, "narrow_range": qmax - qmin == 2**num_bits - 2}
+
+    @tf.custom_gradient
+    def forward(x, alpha):
+        low = ratio * alpha
+        y = tf.quantization.fake_quant_with_min_max_vars(x, low, alpha, **kernel)
+
+        def backward(g):
+            dx, below, above = tf.quantization.fake_quant_with_min_max_vars_gradient(g, x, low, alpha, **kernel)
+            dalpha = above + ratio * below
+            if calibrated:
+                # dx is g inside the range and 0 outside, so one pass covers both.
+                dalpha += tf.reduce_sum(dx * (y - x)) / alpha
+            return dx, dalpha
+
+        return y, backward
+
+    return forward(x, alpha)

@@ -1,0 +1,196 @@
+"""The verbs: `quantize_model` makes a trainable quantized model, `strip` gives back the float model inside it."""
+
+import fnmatch
+from collections.abc import Mapping
+from types import EllipsisType
+
+from satkeras._compat import (
+    QuantizeLayoutTransform,
+    QuantizeRegistry,
+    QuantizeScheme,
+    keras,
+    tfmot,
+)
+from satkeras.graph import Graph, build_model, read_graph
+from satkeras.layers import TABLE, Kind, kind_of, problem_of
+from satkeras.placement import first_layers, last_layers, place
+from satkeras.quantizers import InputQuantizer
+from satkeras.rewrite import canonical, has_quantizer, latent_weights, with_quantizers, without_quantizers
+from satkeras.schemes import Scheme, scheme_named
+
+Override = Scheme | str | Mapping[str, int | None]
+
+PREFIX = "quant_"
+
+
+def quantize_model(
+    model: keras.Model,
+    scheme: str | Scheme = "sat",
+    *,
+    weight_bits: int | None | EllipsisType = ...,
+    activation_bits: int | None | EllipsisType = ...,
+    input_range: tuple[float, float] = (0.0, 255.0),
+    overrides: Mapping[str, Override] | None = None,
+) -> keras.Model:
+    """A copy of a float Keras model that trains with quantized weights and activations.
+
+    The copy starts from the model's weights; the model itself is not changed. Compile and fit it like any other.
+
+    With `weight_bits=None, activation_bits=None` the copy stays in full precision but has its weights clamped and
+    rescaled as the scheme does: the first of SAT's two training stages. Pass what it became to `quantize_model` again
+    for the second.
+
+    Args:
+      model: a built functional or Sequential tf_keras model, or a full-precision one that this function returned.
+      scheme: a name ("sat", "pact", "dorefa", "int8") or a `Scheme`.
+      weight_bits: 2 to 8, or None for full precision. Not given: as the scheme says (4).
+      activation_bits: the same for the inputs of convolutions and dense layers. All other tensors get 8 bits.
+      input_range: the real values that the input's 8-bit codes 0 and 255 stand for. (0, 255) is an image as it is
+        stored; (0, 1) the same divided by 255; (-1, 127/128) Coral's.
+      overrides: by layer name (shell pattern, `*` and `?`), for convolutions and dense layers: another scheme (a name,
+        such as "int8" for plain 8 bits, or a `Scheme`), or `{"weight_bits": ..., "activation_bits": ...}`.
+        The last pattern that matches wins, also over the first and last layers' 8 bits.
+
+    Returns:
+      A tf_keras model; the layers with quantizers are tfmot `QuantizeWrapper`s named `quant_<layer>`, and each
+      quantized tensor is a layer of its own, `quant_<layer>_output` or, off a residual stream, `quant_<layer>_input`.
+
+    Raises:
+      TypeError: not a tf_keras model.
+      ValueError: the model is of a kind that cannot be quantized, has layers that are not supported (all are listed),
+        or an argument is out of range.
+    """
+    base = scheme_named(scheme).with_bits(*_bits(scheme_named(scheme), weight_bits, activation_bits))
+    codes = InputQuantizer(*(float(bound) for bound in input_range))
+    source = read_graph(_float_model(model))
+    _require_supported(source)
+    graph, heirs = canonical(source)
+    placement = place(graph, _layer_schemes(graph, base, overrides or {}), base, codes)
+    quantized, configs = with_quantizers(graph, placement)
+    annotated = build_model(quantized, wrap=lambda layer: _annotate(layer, configs))
+    for layer, heir in heirs.items():
+        heir.set_weights(layer.get_weights())
+    return tfmot.quantization.keras.quantize_apply(
+        annotated, scheme=_AsAnnotated(), quantized_layer_name_prefix=PREFIX
+    )
+
+
+def strip(model: keras.Model) -> keras.Model:
+    """The float model inside a quantized one, with the latent weights as they are now.
+
+    Raises:
+      ValueError: the model has no satkeras quantizers.
+    """
+    if not is_quantized(model):
+        raise ValueError(f"strip needs a model that quantize_model returned. Received: {model.name!r}")
+    graph, heirs = without_quantizers(read_graph(model))
+    stripped = build_model(graph)
+    for layer, heir in heirs.items():
+        heir.set_weights(latent_weights(layer))
+    return stripped
+
+
+def is_quantized(model: keras.Model) -> bool:
+    """Whether a model holds satkeras quantizers (a clamped full-precision one does)."""
+    return any(has_quantizer(layer) for layer in model.layers)
+
+
+def _annotate(layer, configs):
+    config = configs.get(layer)
+    return layer if config is None else tfmot.quantization.keras.quantize_annotate_layer(layer, config)
+
+
+def _bits(scheme, weight_bits, activation_bits):
+    return (
+        scheme.weight_bits if weight_bits is ... else weight_bits,
+        scheme.activation_bits if activation_bits is ... else activation_bits,
+    )
+
+
+class _AsAnnotated(QuantizeScheme, QuantizeLayoutTransform, QuantizeRegistry):
+    """A tfmot scheme that quantizes exactly what was annotated, with the annotated configs and no transforms.
+
+    tfmot's own transforms replace custom configs without a word (on a convolution that a ReLU layer follows).
+    """
+
+    def get_layout_transformer(self):
+        return self
+
+    def apply(self, model, layer_quantize_map):
+        return model, layer_quantize_map
+
+    def get_quantize_registry(self):
+        return self
+
+    def supports(self, layer):
+        return False
+
+    def get_quantize_config(self, layer):
+        raise NotImplementedError(f"Layer {layer.name!r} is annotated without a config")
+
+
+def _float_model(model) -> keras.Model:
+    """`model`, or the float model inside a full-precision one, once it is known to be of a kind that can be read."""
+    if not isinstance(model, keras.Model):
+        raise TypeError(
+            "quantize_model needs a tf_keras model (Keras 2), the kind that TensorFlow Model Optimization works on. "
+            f"Received: {type(model).__module__}.{type(model).__qualname__}. Build it with `import tf_keras` instead of "
+            "`keras` or `tf.keras`."
+        )
+    if not isinstance(model, keras.Sequential) and not model._is_graph_network:
+        raise ValueError(f"quantize_model needs a functional or Sequential model. Received: subclassed {model.name!r}")
+    if not model.built or not model.inputs:
+        raise ValueError(f"quantize_model needs a built model: call {model.name}.build(input_shape) first")
+    if not is_quantized(model):
+        return model
+    rounded = [layer.name for layer in model.layers if has_quantizer(layer) and layer.quantize_config.quantizer.num_bits]
+    if rounded:
+        raise ValueError(
+            f"quantize_model needs a float or a full-precision clamped model. Received: {model.name!r}, already "
+            f"quantized in {rounded[:3]}...; satkeras.strip(model) gives the float model inside it"
+        )
+    return strip(model)
+
+
+def _require_supported(graph: Graph) -> None:
+    problems = [
+        f"  {node.name} ({type(node.layer).__name__}): {problem}" for node in graph.nodes if (problem := problem_of(node))
+    ]
+    if problems:
+        known = ", ".join(sorted(cls.__name__ for cls in TABLE if cls is not keras.layers.InputLayer))
+        raise ValueError(
+            f"{len(problems)} layers of {graph.name!r} are not supported:\n" + "\n".join(problems) + f"\nSupported: {known}"
+        )
+
+
+def _layer_schemes(graph: Graph, base: Scheme, overrides: Mapping[str, Override]) -> dict:
+    """The scheme of every linear layer: the base at the first and last layers' width, or its override."""
+    linear = [node for node in graph.nodes if kind_of(node) is Kind.LINEAR]
+    schemes = {node.layer: base for node in linear}
+    for nodes, bits in ((first_layers(graph), base.first_layer_bits), (last_layers(graph), base.last_layer_bits)):
+        for node in nodes if bits is not None else ():
+            widths = (bits if own is not None else None for own in (base.weight_bits, base.activation_bits))
+            schemes[node.layer] = base.with_bits(*widths)
+    for pattern, override in overrides.items():
+        matched = [node for node in linear if fnmatch.fnmatchcase(node.layer.name, pattern)]
+        if not matched:
+            raise ValueError(
+                f"An override pattern must match a convolution or dense layer. Received: {pattern!r}, which matches none "
+                f"of {[node.layer.name for node in linear]}"
+            )
+        for node in matched:
+            schemes[node.layer] = _overridden(schemes[node.layer], pattern, override)
+    return schemes
+
+
+def _overridden(scheme: Scheme, pattern: str, override: Override) -> Scheme:
+    if not isinstance(override, Mapping):
+        return scheme_named(override)
+    unknown = set(override) - {"weight_bits", "activation_bits"}
+    if unknown or not override:
+        raise ValueError(
+            f"The override of {pattern!r} must be a scheme or a mapping with weight_bits, activation_bits or both. "
+            f"Received: {dict(override)}"
+        )
+    bits = (override.get("weight_bits", scheme.weight_bits), override.get("activation_bits", scheme.activation_bits))
+    return scheme.with_bits(*bits)

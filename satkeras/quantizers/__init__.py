@@ -1,0 +1,18 @@
+"""Quantizers, one file per paper. Each states its integer grid: see `base.Quantizer`."""
+
+from satkeras.quantizers.base import Quantizer
+from satkeras.quantizers.dorefa import DoReFaActivationQuantizer, DoReFaWeightQuantizer
+from satkeras.quantizers.integer_arithmetic import InputQuantizer, MaxWeightQuantizer, MovingRangeQuantizer
+from satkeras.quantizers.pact import PACTQuantizer
+from satkeras.quantizers.sat import SATWeightQuantizer
+
+__all__ = [
+    "DoReFaActivationQuantizer",
+    "DoReFaWeightQuantizer",
+    "InputQuantizer",
+    "MaxWeightQuantizer",
+    "MovingRangeQuantizer",
+    "PACTQuantizer",
+    "Quantizer",
+    "SATWeightQuantizer",
+]

@@ -1,0 +1,63 @@
+"""What every quantizer is: a frozen value on tfmot's interface that also states its integer grid."""
+
+import abc
+import dataclasses
+from collections.abc import Mapping
+from typing import ClassVar
+
+import numpy as np
+
+from satkeras._compat import tfmot
+from satkeras.qparams import QuantParams
+
+
+class Quantizer(tfmot.quantization.keras.quantizers.Quantizer, abc.ABC):
+    """A tfmot quantizer that states the integer grid its results lie on.
+
+    A subclass is a frozen dataclass. It keeps no state of its own: the variables that `build` makes belong to the
+    layer, and tfmot hands them back on every call.
+    """
+
+    num_bits: int | None
+    replaces_relu6: ClassVar[bool] = False  # its learned clip takes the place of a ReLU's fixed maximum
+
+    def build(self, tensor_shape, name, layer):
+        """Creates the quantizer's variables in `layer`; returns them by name. None by default."""
+        return {}
+
+    @abc.abstractmethod
+    def __call__(self, inputs, training, weights, **kwargs):
+        """Fake-quantizes `inputs` (float tensor) onto the grid; `weights` are the variables that `build` returned."""
+
+    @abc.abstractmethod
+    def quant_params(self, variables: Mapping[str, np.ndarray], latent: np.ndarray | None = None) -> QuantParams:
+        """The integer grid of the quantized tensor.
+
+        Args:
+          variables: the values of the variables that `build` returned.
+          latent: the latent weight, for a weight quantizer.
+
+        Raises:
+          ValueError: the quantizer has `num_bits=None` (it does not round) or has seen no data yet.
+        """
+
+    def get_config(self):
+        return dataclasses.asdict(self)  # type: ignore[call-overload]
+
+    def require_rounding(self) -> int:
+        """`num_bits`, or a ValueError if this quantizer does not round."""
+        if self.num_bits is None:
+            raise ValueError("its num_bits is None: it is kept in full precision and has no integer grid")
+        return self.num_bits
+
+
+def check_num_bits(quantizer: Quantizer, lowest: int = 2, highest: int = 8) -> None:
+    """Raises unless `quantizer.num_bits` is None or an integer within `lowest` .. `highest`."""
+    bits = quantizer.num_bits
+    if bits is None:
+        return
+    name = type(quantizer).__name__
+    if isinstance(bits, bool) or not isinstance(bits, int):
+        raise TypeError(f"{name} needs an integer num_bits or None (full precision). Received: num_bits={bits!r}")
+    if not lowest <= bits <= highest:
+        raise ValueError(f"{name} works with {lowest} to {highest} bits. Received: num_bits={bits}")

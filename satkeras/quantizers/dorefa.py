@@ -1,0 +1,102 @@
+"""DoReFa-Net (Zhou et al. 2016, arXiv:1606.06160): tanh-transformed weights, activations clipped to [0, 1]."""
+
+import dataclasses
+
+import numpy as np
+import tensorflow as tf
+
+from satkeras import quant_ops
+from satkeras._compat import serializable
+from satkeras.qparams import QuantParams, activation_levels
+from satkeras.quantizers.base import Quantizer, check_num_bits
+
+GRIDS = ("odd", "symmetric")
+
+
+@serializable
+@dataclasses.dataclass(frozen=True)
+class DoReFaWeightQuantizer(Quantizer):
+    """DoReFa's weight quantizer.
+
+    Forward, `t = tanh(w) / max|tanh(w)|`, `a = 2^k - 1`, `n = 2^(k-1) - 1`:
+
+      odd grid        Q = 2 round(a (t + 1) / 2) / a - 1       integers Q a: odd, -a .. a, no zero
+      symmetric grid  Q = round(n t) / n                       integers Q n: -n .. n
+
+    Gradient: straight through the rounding; tanh and the maximum are differentiated.
+
+    int8 holds the odd grid up to 7 bits (at 8 bits it would need -255 .. 255) and the symmetric grid at every width;
+    int4 holds the symmetric grid only. So the default is the paper's odd grid up to 7 bits and the symmetric grid at 8.
+
+    Args:
+      num_bits: 2 to 8; None applies the tanh transform without rounding (the clamped full-precision stage of SAT).
+      grid: "odd", "symmetric", or None for the default of the width.
+
+    Raises:
+      TypeError, ValueError: num_bits or grid is not one of these.
+
+    References:
+      DoReFa-Net, eq. 9. The symmetric grid: CEA N2D2, SAT quantizer, mode "Symmetric".
+    """
+
+    num_bits: int | None = 4
+    grid: str | None = None
+
+    def __post_init__(self):
+        check_num_bits(self)
+        if self.grid not in (*GRIDS, None):
+            raise ValueError(f"grid must be one of {GRIDS} or None. Received: grid={self.grid!r}")
+        if self.grid == "odd" and self.num_bits == 8:
+            raise ValueError("The odd grid at 8 bits needs integers -255 .. 255, which int8 cannot hold: use 'symmetric'")
+
+    @property
+    def effective_grid(self) -> str:
+        """The grid in use: `grid`, or the default of the width."""
+        return self.grid or ("symmetric" if self.num_bits == 8 else "odd")
+
+    def normalized(self, latent):
+        """The quantized weight in [-1, 1], before any rescale."""
+        clamped = quant_ops.clamp_weights(tf.cast(latent, tf.float32))
+        if self.num_bits is None:
+            return clamped
+        rounded = quant_ops.odd_grid_ste if self.effective_grid == "odd" else quant_ops.symmetric_grid_ste
+        return rounded(clamped, self.num_bits)
+
+    def __call__(self, inputs, training, weights, **kwargs):
+        return self.normalized(inputs)
+
+    def quant_params(self, variables, latent=None) -> QuantParams:
+        bits = self.require_rounding()
+        top = 2**bits - 1 if self.effective_grid == "odd" else 2 ** (bits - 1) - 1
+        return QuantParams(np.float32(1 / top), 0, -top, top)
+
+
+@serializable
+@dataclasses.dataclass(frozen=True)
+class DoReFaActivationQuantizer(Quantizer):
+    """DoReFa's activation quantizer: a fixed clip to [0, 1].
+
+    Forward: `round(a clip(x, 0, 1)) / a`, `a = 2^k - 1`; signed: clip to [-1, 1], `n = 2^(k-1) - 1` steps a side.
+    Gradient: 1 inside the clip, 0 outside. int8 holds the grid; int4 up to 3 bits unsigned, 4 signed.
+
+    Args:
+      num_bits: 2 to 8, or None (placement then leaves the tensor alone).
+      signed: whether the tensor has negative values.
+
+    References:
+      DoReFa-Net, section 2.5. On MobileNetV2 the fixed clip is known not to converge (MQBench, arXiv:2111.03759).
+    """
+
+    num_bits: int | None = 4
+    signed: bool = False
+
+    def __post_init__(self):
+        check_num_bits(self)
+
+    def __call__(self, inputs, training, weights, **kwargs):
+        levels = activation_levels(self.require_rounding(), self.signed)
+        return quant_ops.pact(tf.cast(inputs, tf.float32), tf.constant(1.0), levels, calibrated=False)
+
+    def quant_params(self, variables, latent=None) -> QuantParams:
+        qmin, qmax = activation_levels(self.require_rounding(), self.signed)
+        return QuantParams(np.float32(1 / qmax), 0, qmin, qmax)

@@ -1,0 +1,201 @@
+"""Plain 8-bit quantization (Jacob et al., CVPR 2018; arXiv:1712.05877): what everything outside a paper's method gets."""
+
+import dataclasses
+
+import numpy as np
+import tensorflow as tf
+
+from satkeras import quant_ops
+from satkeras._compat import keras, serializable
+from satkeras.qparams import QuantParams, activation_levels
+from satkeras.quantizers.base import Quantizer, check_num_bits
+
+SMALLEST_RANGE = 1e-6
+
+
+@serializable
+@dataclasses.dataclass(frozen=True)
+class MaxWeightQuantizer(Quantizer):
+    """Symmetric weights scaled by their largest magnitude: `s round(w / s)`, `s = max|w| / n`, `n = 2^(k-1) - 1`.
+
+    One scale per output channel of a convolution; per tensor for a dense kernel, because TFLite runtimes up to 2.9
+    compute per-channel FULLY_CONNECTED wrongly.
+    Gradient: straight through; the scale counts as a constant. int8 holds the grid -n .. n, int4 up to 4 bits.
+
+    Args:
+      num_bits: 2 to 8, or None (no quantization).
+      depthwise: whether the kernel is a depthwise one, (h, w, channels, 1), whose channels are axis 2.
+
+    References:
+      Jacob et al. 2018, section 3.
+    """
+
+    num_bits: int | None = 8
+    depthwise: bool = False
+
+    def __post_init__(self):
+        check_num_bits(self)
+
+    def _axis(self, rank):
+        if rank < 4:
+            return None
+        return 2 if self.depthwise else 3
+
+    def _scale(self, latent):
+        """Shaped to broadcast over `latent`."""
+        rank = len(latent.shape)
+        axes = [axis for axis in range(rank) if axis != self._axis(rank)]
+        largest = tf.reduce_max(tf.abs(tf.stop_gradient(latent)), axes, keepdims=True)
+        top = 2 ** (self.require_rounding() - 1) - 1
+        return tf.where(largest > 0, largest, tf.ones_like(largest)) / top
+
+    def __call__(self, inputs, training, weights, **kwargs):
+        latent = tf.cast(inputs, tf.float32)
+        if self.num_bits is None:
+            return latent
+        scale = self._scale(latent)
+        return quant_ops.round_ste(latent / scale) * scale
+
+    def quant_params(self, variables, latent=None) -> QuantParams:
+        top = 2 ** (self.require_rounding() - 1) - 1
+        latent = np.asarray(latent, np.float32)
+        axis = self._axis(latent.ndim)
+        scale = self._scale(tf.constant(latent)).numpy()
+        return QuantParams(scale.reshape(() if axis is None else -1), 0, -top, top, axis)
+
+
+@serializable
+@dataclasses.dataclass(frozen=True)
+class MovingRangeQuantizer(Quantizer):
+    """Activations scaled by a moving average of their largest magnitude.
+
+    Forward: clip to [0, r] or [-r, r] and round to `2^k - 1` (signed: `2^(k-1) - 1` a side) steps; r follows
+    `max|x|` of the training batches. Before the first training batch, r is that of the batch at hand.
+    Gradient: 1 inside the range, 0 outside; none for r. int8 holds every width.
+
+    Args:
+      num_bits: 2 to 8, or None (placement then leaves the tensor alone).
+      signed: whether the tensor has negative values.
+      decay: weight of the past in the moving average; 0.99 forgets half in 69 steps.
+
+    References:
+      Jacob et al. 2018, section 3.1.
+    """
+
+    num_bits: int | None = 8
+    signed: bool = False
+    decay: float = 0.99
+
+    def __post_init__(self):
+        check_num_bits(self)
+        if not 0 <= self.decay < 1:
+            raise ValueError(f"decay must lie in [0, 1). Received: decay={self.decay!r}")
+
+    def build(self, tensor_shape, name, layer):
+        largest = layer.add_weight(
+            name=f"{name}_range",
+            shape=(),
+            dtype=tf.float32,
+            initializer="zeros",
+            trainable=False,
+            synchronization=tf.VariableSynchronization.ON_READ,
+            aggregation=tf.VariableAggregation.MEAN,
+        )
+        return {"range": largest}
+
+    def __call__(self, inputs, training, weights, **kwargs):
+        x = tf.cast(inputs, tf.float32)
+        largest = self._track(x, weights["range"]) if training else self._known(x, weights["range"])
+        largest = tf.maximum(largest, SMALLEST_RANGE)
+        return quant_ops.pact(x, largest, activation_levels(self.require_rounding(), self.signed), calibrated=False)
+
+    def _track(self, x, variable):
+        seen = tf.stop_gradient(tf.reduce_max(tf.abs(x)))
+        past = tf.convert_to_tensor(variable)
+        updated = tf.where(past > 0, self.decay * past + (1 - self.decay) * seen, seen)
+        variable.assign(updated)
+        return updated
+
+    def _known(self, x, variable):
+        past = tf.convert_to_tensor(variable)
+        return tf.cond(past > 0, lambda: past, lambda: tf.reduce_max(tf.abs(x)))
+
+    def quant_params(self, variables, latent=None) -> QuantParams:
+        qmin, qmax = activation_levels(self.require_rounding(), self.signed)
+        largest = np.float32(variables["range"])
+        if largest == 0:
+            raise ValueError("its range is still unknown: train the model for at least one step first")
+        return QuantParams(np.maximum(largest, np.float32(SMALLEST_RANGE)) / np.float32(qmax), 0, qmin, qmax)
+
+
+@serializable
+@dataclasses.dataclass(frozen=True)
+class InputQuantizer(Quantizer):
+    """The model's input as 8-bit codes: 256 steps from `low` to `high`, code 0 at `low`.
+
+    Forward: round to the nearest code. Gradient: 1 inside the range, 0 outside.
+
+    A training batch that is plainly in other units (outside the range, or fractions of one step) stops the training
+    with an error, where the graph can raise one (not under XLA).
+
+    Args:
+      low: the real value of code 0; at most 0.
+      high: the real value of code 255; at least 0.
+
+    Raises:
+      ValueError: 0.0 is not one of the 256 codes, so that zero padding would have no code.
+
+    References:
+      SAT's authors feed the image as 0 .. 255, unnormalized; -1 .. 127/128 is the customary range of Coral models.
+    """
+
+    low: float = 0.0
+    high: float = 255.0
+    num_bits: int = dataclasses.field(default=8, init=False)
+
+    def __post_init__(self):
+        if not (np.isfinite(self.low) and np.isfinite(self.high) and self.low <= 0 <= self.high and self.low < self.high):
+            raise ValueError(f"input_range must be (low, high) with low <= 0 <= high. Received: {self._range}")
+        exact = -self.low / self._scale
+        if abs(exact - round(exact)) > 1e-3:
+            step = self._scale
+            nearest = (-round(exact) * step, (255 - round(exact)) * step)
+            raise ValueError(
+                f"0.0 must be one of the 256 codes of input_range, and would be code {exact:g}. Received: {self._range}."
+                f" The nearest range with as large a step: ({nearest[0]:g}, {nearest[1]:g}); Coral's: (-1, 127/128)"
+            )
+
+    @property
+    def _range(self):
+        return self.low, self.high
+
+    @property
+    def _scale(self):
+        return (self.high - self.low) / 255
+
+    def __call__(self, inputs, training, weights, **kwargs):
+        x = tf.cast(inputs, tf.float32)
+        zero_point = round(-self.low / self._scale)
+        low, high = -zero_point * self._scale, (255 - zero_point) * self._scale
+        if training:
+            with tf.control_dependencies(self._unit_checks(x)):
+                x = tf.identity(x)
+        return quant_ops.fake_quantize(x, low, high, 8)
+
+    def _unit_checks(self, x):
+        smallest, largest = tf.reduce_min(x), tf.reduce_max(x)
+        hint = f"input_range={self._range}: pass the range of your images to quantize_model(..., input_range=)"
+        inside = (smallest >= self.low - self._scale) & (largest <= self.high + self._scale)
+        steps = x / self._scale
+        off_codes = tf.reduce_max(tf.abs(steps - tf.round(steps))) > 0.01
+        too_small = (largest - smallest <= 2 * self._scale) & off_codes
+        return [
+            tf.debugging.Assert(inside, [f"The input lies outside {hint}. Smallest, largest:", smallest, largest]),
+            tf.debugging.Assert(~too_small, [f"The input spans a step or two of {hint}. Range:", smallest, largest]),
+        ]
+
+    def quant_params(self, variables, latent=None) -> QuantParams:
+        return QuantParams(np.float32(self._scale), round(-self.low / self._scale), 0, 255)
+
+    def get_config(self):
+        return {"low": self.low, "high": self.high}

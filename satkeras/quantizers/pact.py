@@ -1,0 +1,76 @@
+"""PACT (Choi et al. 2018, arXiv:1805.06085): activations clipped at a learned value."""
+
+import dataclasses
+
+import numpy as np
+import tensorflow as tf
+
+from satkeras import quant_ops
+from satkeras._compat import keras, serializable
+from satkeras.qparams import QuantParams, activation_levels
+from satkeras.quantizers.base import Quantizer, check_num_bits
+
+SMALLEST_ALPHA = 1e-4
+
+
+@serializable
+@dataclasses.dataclass(frozen=True)
+class PACTQuantizer(Quantizer):
+    """Clip at a learned alpha, one per tensor, and round.
+
+    Forward: `(alpha / a) round(a clip(x, 0, alpha) / alpha)`, `a = 2^k - 1`. Signed (two-sided): clip to
+    [-alpha, alpha], `n = 2^(k-1) - 1` steps a side with zero among the levels; at 8 bits one step more below.
+
+    Gradient: x's is 1 inside the clip, edges included, 0 outside. alpha's is the sum of the incoming gradient above
+    the clip (minus the sum below, if signed), plus, if calibrated, the rounding error `(y - x) / alpha` inside.
+
+    int8 holds every width; int4 up to 3 bits unsigned, 4 signed.
+
+    Args:
+      num_bits: 2 to 8, or None (placement then leaves the tensor alone).
+      signed: whether the tensor has negative values.
+      calibrated: SAT's calibrated gradient of alpha (default), or PACT's own.
+      initial_alpha: first clip value, in units of the tensor.
+      alpha_decay: L2 penalty on alpha, `alpha_decay * alpha^2` in the loss; PACT uses its weight decay here, SAT none.
+
+    References:
+      PACT, eq. 1-3; SAT, "calibrated gradient" (CG-PACT). Initial values 8 and 10: the SAT authors' code.
+    """
+
+    replaces_relu6 = True
+
+    num_bits: int | None = 4
+    signed: bool = False
+    calibrated: bool = True
+    initial_alpha: float = 8.0
+    alpha_decay: float = 0.0
+
+    def __post_init__(self):
+        check_num_bits(self)
+        if not (np.isfinite(self.initial_alpha) and self.initial_alpha > 0):
+            raise ValueError(f"initial_alpha must be positive. Received: initial_alpha={self.initial_alpha!r}")
+        if not (np.isfinite(self.alpha_decay) and self.alpha_decay >= 0):
+            raise ValueError(f"alpha_decay must not be negative. Received: alpha_decay={self.alpha_decay!r}")
+
+    def build(self, tensor_shape, name, layer):
+        alpha = layer.add_weight(
+            name=f"{name}_alpha",
+            shape=(),
+            dtype=tf.float32,
+            initializer=keras.initializers.Constant(self.initial_alpha),
+            regularizer=keras.regularizers.L2(self.alpha_decay) if self.alpha_decay else None,
+            trainable=True,
+        )
+        return {"alpha": alpha}
+
+    def __call__(self, inputs, training, weights, **kwargs):
+        alpha = tf.convert_to_tensor(weights["alpha"])
+        # A floor with a straight-through gradient, so that an alpha driven below zero can come back.
+        alpha += tf.stop_gradient(tf.maximum(alpha, SMALLEST_ALPHA) - alpha)
+        levels = activation_levels(self.require_rounding(), self.signed)
+        return quant_ops.pact(tf.cast(inputs, tf.float32), alpha, levels, self.calibrated)
+
+    def quant_params(self, variables, latent=None) -> QuantParams:
+        qmin, qmax = activation_levels(self.require_rounding(), self.signed)
+        alpha = np.maximum(np.float32(variables["alpha"]), np.float32(SMALLEST_ALPHA))
+        return QuantParams(alpha / np.float32(qmax), 0, qmin, qmax)

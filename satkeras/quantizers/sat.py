@@ -1,0 +1,67 @@
+"""Scale-Adjusted Training (Jin et al., BMVC 2020; arXiv:1912.10207): DoReFa weights with a constant rescale."""
+
+import dataclasses
+
+import numpy as np
+import tensorflow as tf
+
+from satkeras import quant_ops
+from satkeras._compat import serializable
+from satkeras.qparams import QuantParams
+from satkeras.quantizers.dorefa import DoReFaWeightQuantizer
+
+RESCALES = ("constant", "stddev")
+
+
+@serializable
+@dataclasses.dataclass(frozen=True)
+class SATWeightQuantizer(DoReFaWeightQuantizer):
+    """DoReFa weights, rescaled; for layers that no batch norm follows.
+
+    Forward, Q being DoReFa's quantized weight:
+
+      constant  Q* = Q / sqrt(n_out VAR[Q])              n_out: output units, times the kernel's area for convolutions
+      stddev    Q* = Q sqrt(VAR[w] / VAR[Q])             keeps the latent weight's standard deviation
+
+    VAR is the unbiased variance over the tensor, of the *quantized* weight (of the clamped one when num_bits is None).
+    Gradient: DoReFa's, times the scale, which counts as a constant.
+
+    The integers are DoReFa's; only the size of a step changes. int8 and int4 hold them as there.
+
+    Args:
+      num_bits: 2 to 8, or None for the clamped full-precision stage.
+      grid: as in DoReFaWeightQuantizer.
+      rescale: "constant" or "stddev".
+      depthwise: whether the kernel is a depthwise one, (h, w, channels, multiplier): every element counts into n_out.
+
+    References:
+      SAT, section 3 (constant rescaling, Efficient Training Rule II). `stddev`: the authors' code, `rescale_type`.
+    """
+
+    rescale: str = "constant"
+    depthwise: bool = False
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.rescale not in RESCALES:
+            raise ValueError(f"rescale must be one of {RESCALES}. Received: rescale={self.rescale!r}")
+
+    def _factor(self, latent, quantized):
+        if self.rescale == "stddev":
+            target = tf.math.reduce_std(tf.stop_gradient(latent))
+        else:
+            # Keras' kernels are (h, w, in, out) and (in, out).
+            fan_out = latent.shape.num_elements() / (1 if self.depthwise else latent.shape[-2])
+            target = tf.constant(fan_out**-0.5, tf.float32)
+        return quant_ops.rescale_factor(quantized, target)
+
+    def __call__(self, inputs, training, weights, **kwargs):
+        latent = tf.cast(inputs, tf.float32)
+        quantized = self.normalized(latent)
+        return quantized * self._factor(latent, quantized)
+
+    def quant_params(self, variables, latent=None) -> QuantParams:
+        grid = super().quant_params(variables)
+        latent = tf.constant(latent, tf.float32)
+        factor = self._factor(latent, self.normalized(latent)).numpy()
+        return dataclasses.replace(grid, scale=grid.scale * np.float32(factor))

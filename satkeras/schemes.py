@@ -1,0 +1,86 @@
+"""Schemes: which quantizer goes where. A scheme is a value; `SCHEMES` names the ones there are."""
+
+import dataclasses
+
+from satkeras.quantizers import (
+    DoReFaActivationQuantizer,
+    DoReFaWeightQuantizer,
+    MaxWeightQuantizer,
+    MovingRangeQuantizer,
+    PACTQuantizer,
+    Quantizer,
+    SATWeightQuantizer,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Scheme:
+    """The quantizers of a model, as patterns that placement copies for each layer.
+
+    Attributes:
+      weights: for the kernel of a convolution, depthwise convolution or dense layer that a batch norm follows.
+      lone_weights: for a kernel that no batch norm follows.
+      activations: for the input of a convolution, depthwise convolution or dense layer.
+      last_activations: the same for a last dense layer.
+      streams: for every other tensor: residual streams, pooled tensors, logits.
+      first_layer_bits: width of the first layers' weights and inputs (None: as any other layer).
+      last_layer_bits: width of the last layers' weights and inputs (None: as any other layer).
+    """
+
+    weights: Quantizer = DoReFaWeightQuantizer()
+    lone_weights: Quantizer = DoReFaWeightQuantizer()
+    activations: Quantizer = PACTQuantizer()
+    last_activations: Quantizer = PACTQuantizer(initial_alpha=10.0)
+    streams: Quantizer = MovingRangeQuantizer()
+    first_layer_bits: int | None = 8
+    last_layer_bits: int | None = 8
+
+    def with_bits(self, weight_bits: int | None, activation_bits: int | None) -> "Scheme":
+        """The same scheme at other widths; None means full precision."""
+        return dataclasses.replace(
+            self,
+            weights=dataclasses.replace(self.weights, num_bits=weight_bits),
+            lone_weights=dataclasses.replace(self.lone_weights, num_bits=weight_bits),
+            activations=dataclasses.replace(self.activations, num_bits=activation_bits),
+            last_activations=dataclasses.replace(self.last_activations, num_bits=activation_bits),
+        )
+
+    @property
+    def weight_bits(self) -> int | None:
+        """Width of the weights, None for full precision."""
+        return self.weights.num_bits
+
+    @property
+    def activation_bits(self) -> int | None:
+        """Width of the inputs of convolutions and dense layers, None for full precision."""
+        return self.activations.num_bits
+
+
+SCHEMES: dict[str, Scheme] = {
+    "sat": Scheme(lone_weights=SATWeightQuantizer()),
+    "pact": Scheme(
+        activations=PACTQuantizer(calibrated=False), last_activations=PACTQuantizer(calibrated=False, initial_alpha=10.0)
+    ),
+    "dorefa": Scheme(activations=DoReFaActivationQuantizer(), last_activations=DoReFaActivationQuantizer()),
+    "int8": Scheme(
+        weights=MaxWeightQuantizer(),
+        lone_weights=MaxWeightQuantizer(),
+        activations=MovingRangeQuantizer(),
+        last_activations=MovingRangeQuantizer(),
+    ),
+}
+
+
+def scheme_named(scheme: "str | Scheme") -> Scheme:
+    """A `Scheme` as it is, or the one of that name.
+
+    Raises:
+      ValueError: no scheme has this name; TypeError: `scheme` is neither a name nor a Scheme.
+    """
+    if isinstance(scheme, Scheme):
+        return scheme
+    if not isinstance(scheme, str):
+        raise TypeError(f"scheme must be a name or a satkeras.Scheme. Received: scheme={scheme!r}")
+    if scheme not in SCHEMES:
+        raise ValueError(f"scheme must be one of {sorted(SCHEMES)} or a satkeras.Scheme. Received: scheme={scheme!r}")
+    return SCHEMES[scheme]
