@@ -16,6 +16,7 @@ class Node:
       inputs: the nodes whose tensors it takes; none for an InputLayer.
       shape: shape of the tensor without the batch axis.
       training: the `training=` argument of the call, None if it was not given.
+      tensor: the symbolic tensor in the model that was read; None in a graph that was rewritten.
     """
 
     name: str
@@ -23,6 +24,7 @@ class Node:
     inputs: tuple["Node", ...]
     shape: tuple[int | None, ...]
     training: bool | None = None
+    tensor: object = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -73,7 +75,7 @@ def read_graph(model: keras.Model) -> Graph:
                 calls = sum(node.layer is layer for node in nodes.values())
                 name = layer.name if not calls else f"{layer.name}_{calls}"
                 parents = tuple(nodes[_key(tensor)] for tensor in inputs)
-                nodes[key] = Node(name, layer, parents, tuple(tensor.shape[1:]), kwargs.get("training"))
+                nodes[key] = Node(name, layer, parents, tuple(tensor.shape[1:]), kwargs.get("training"), tensor)
 
     visit(model.inputs)
     visit(model.outputs)

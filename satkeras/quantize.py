@@ -70,9 +70,7 @@ def quantize_model(
     annotated = build_model(quantized, wrap=lambda layer: _annotate(layer, configs))
     for layer, heir in heirs.items():
         heir.set_weights(layer.get_weights())
-    return tfmot.quantization.keras.quantize_apply(
-        annotated, scheme=_AsAnnotated(), quantized_layer_name_prefix=PREFIX
-    )
+    return tfmot.quantization.keras.quantize_apply(annotated, scheme=_AsAnnotated(), quantized_layer_name_prefix=PREFIX)
 
 
 def strip(model: keras.Model) -> keras.Model:
@@ -143,7 +141,9 @@ def _float_model(model) -> keras.Model:
         raise ValueError(f"quantize_model needs a built model: call {model.name}.build(input_shape) first")
     if not is_quantized(model):
         return model
-    rounded = [layer.name for layer in model.layers if has_quantizer(layer) and layer.quantize_config.quantizer.num_bits]
+    rounded = [
+        layer.name for layer in model.layers if has_quantizer(layer) and layer.quantize_config.quantizer.num_bits
+    ]
     if rounded:
         raise ValueError(
             f"quantize_model needs a float or a full-precision clamped model. Received: {model.name!r}, already "
@@ -154,12 +154,16 @@ def _float_model(model) -> keras.Model:
 
 def _require_supported(graph: Graph) -> None:
     problems = [
-        f"  {node.name} ({type(node.layer).__name__}): {problem}" for node in graph.nodes if (problem := problem_of(node))
+        f"  {node.name} ({type(node.layer).__name__}): {problem}"
+        for node in graph.nodes
+        if (problem := problem_of(node))
     ]
     if problems:
         known = ", ".join(sorted(cls.__name__ for cls in TABLE if cls is not keras.layers.InputLayer))
         raise ValueError(
-            f"{len(problems)} layers of {graph.name!r} are not supported:\n" + "\n".join(problems) + f"\nSupported: {known}"
+            f"{len(problems)} layers of {graph.name!r} are not supported:\n"
+            + "\n".join(problems)
+            + f"\nSupported: {known}"
         )
 
 

@@ -59,7 +59,8 @@ class Scheme:
 SCHEMES: dict[str, Scheme] = {
     "sat": Scheme(lone_weights=SATWeightQuantizer()),
     "pact": Scheme(
-        activations=PACTQuantizer(calibrated=False), last_activations=PACTQuantizer(calibrated=False, initial_alpha=10.0)
+        activations=PACTQuantizer(calibrated=False),
+        last_activations=PACTQuantizer(calibrated=False, initial_alpha=10.0),
     ),
     "dorefa": Scheme(activations=DoReFaActivationQuantizer(), last_activations=DoReFaActivationQuantizer()),
     "int8": Scheme(

@@ -202,7 +202,10 @@ def _computes(planned: Operator, taken: list, operator, model, reshaped: dict[in
     if _builtin(operator, model) != planned.builtin or roots != taken:
         return False
     tensors, options = model.subgraphs[0].tensors, operator.builtinOptions
-    if isinstance(planned, (LinearOperator, Add)) and _ACTIVATIONS.get(options.fusedActivationFunction) != planned.activation:
+    if (
+        isinstance(planned, (LinearOperator, Add))
+        and _ACTIVATIONS.get(options.fusedActivationFunction) != planned.activation
+    ):
         return False
     if isinstance(planned, (Convolution, DepthwiseConvolution, MaxPool)) and not _same_window(planned.window, options):
         return False

@@ -47,7 +47,9 @@ class DoReFaWeightQuantizer(Quantizer):
         if self.grid not in (*GRIDS, None):
             raise ValueError(f"grid must be one of {GRIDS} or None. Received: grid={self.grid!r}")
         if self.grid == "odd" and self.num_bits == 8:
-            raise ValueError("The odd grid at 8 bits needs integers -255 .. 255, which int8 cannot hold: use 'symmetric'")
+            raise ValueError(
+                "The odd grid at 8 bits needs integers -255 .. 255, which int8 cannot hold: use 'symmetric'"
+            )
 
     @property
     def effective_grid(self) -> str:

@@ -154,7 +154,9 @@ class InputQuantizer(Quantizer):
     num_bits: int = dataclasses.field(default=8, init=False)
 
     def __post_init__(self):
-        if not (np.isfinite(self.low) and np.isfinite(self.high) and self.low <= 0 <= self.high and self.low < self.high):
+        if not (
+            np.isfinite(self.low) and np.isfinite(self.high) and self.low <= 0 <= self.high and self.low < self.high
+        ):
             raise ValueError(f"input_range must be (low, high) with low <= 0 <= high. Received: {self._range}")
         exact = -self.low / self._scale
         if abs(exact - round(exact)) > 1e-3:

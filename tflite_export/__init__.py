@@ -1,0 +1,15 @@
+"""Full-integer TFLite files that compute the same integers as the trained model.
+
+    report = tflite_export.export_tflite(q, "model.tflite", verify_data=images)
+    print(report)
+    tflite_export.integer_model(q).predict(images)    # what the file computes, in Keras
+
+`export_tflite` plans every integer of the file, lets TensorFlow's converter make it, reads it back and compares.
+`integer_model` computes the plan itself.
+"""
+
+from tflite_export.errors import ExportError
+from tflite_export.export import export_tflite, integer_model
+from tflite_export.report import Report, TensorComparison, Verification
+
+__all__ = ["ExportError", "Report", "TensorComparison", "Verification", "export_tflite", "integer_model"]

@@ -1,0 +1,133 @@
+"""The verbs: a quantized model as a file, and as a model of its integers."""
+
+import collections
+import os
+import pathlib
+import tempfile
+from collections.abc import Iterable
+
+import numpy as np
+import tensorflow as tf
+
+from satkeras._compat import keras
+from satkeras.quantize import is_quantized
+from tflite_export.convert import TYPES, convert
+from tflite_export.lower import make_plan
+from tflite_export.report import Report
+from tflite_export.twin import build_twin
+from tflite_export.verify import input_codes, verify
+
+
+def export_tflite(
+    model: keras.Model,
+    path: str | os.PathLike,
+    *,
+    verify_data: np.ndarray | Iterable[np.ndarray] | tf.data.Dataset | None = None,
+    input_type: str = "uint8",
+    output_type: str = "int8",
+) -> Report:
+    """Writes a trained quantized model as a full-integer `.tflite` file, batch 1, that computes its integers.
+
+    The file appears whole or not at all. Every weight, bias, scale and zero point in it has been compared with the
+    plan made from the model.
+
+    Args:
+      model: what `satkeras.quantize_model` returned, trained.
+      path: where the file goes; its folder must exist.
+      verify_data: images to run through the file, its integer twin and the model, side by side: an array of shape
+        (n, height, width, channels) in the units the model was trained with, a list of arrays for several inputs, or
+        a `tf.data.Dataset` of batches (labels are ignored).
+      input_type: "uint8" (what Android's and Coral's tools take), "int8" or "float32".
+      output_type: "int8", "uint8" or "float32".
+
+    Returns:
+      What was made, and how the three agree; print it, or take `to_json()`.
+
+    Raises:
+      ExportError: a layer cannot be lowered exactly (all are named), or the converter made something else.
+      ValueError: a bad argument; the verify data do not fit the model.
+    """
+    path = _require_writable(path)
+    for name, chosen in (("input_type", input_type), ("output_type", output_type)):
+        if chosen not in TYPES:
+            raise ValueError(f"{name} must be one of {sorted(TYPES)}. Received: {name}={chosen!r}")
+    _require_quantized(model)
+    plan = make_plan(model)
+    images = None if verify_data is None else _arrays(verify_data, len(plan.inputs))
+    for x, values in zip(plan.inputs, images or (), strict=False):
+        input_codes(x, values)
+    content = convert(plan, input_type, output_type)
+    verification = None if images is None else verify(model, plan, content, images)
+    _write_whole(path, content)
+    operators = dict(collections.Counter(operator.builtin for operator in plan.operators))
+    return Report(str(path), len(content), plan.weight_bytes, operators, input_type, output_type, verification)
+
+
+def integer_model(model: keras.Model) -> keras.Model:
+    """The twin of the file: a tf_keras model that computes every tensor of it in exact integer arithmetic.
+
+    What it scores is what the file scores on LiteRT's default kernels, at a speed fit for `evaluate`.
+
+    Args:
+      model: what `satkeras.quantize_model` returned, trained.
+
+    Returns:
+      A model that takes the input's codes (uint8, 0 .. 255) and gives the int8 values of the outputs, held in float32.
+
+    Raises:
+      ExportError: as `export_tflite` does.
+    """
+    _require_quantized(model)
+    return build_twin(make_plan(model))
+
+
+def _require_quantized(model) -> None:
+    if not isinstance(model, keras.Model) or not is_quantized(model):
+        raise ValueError(
+            "A model that satkeras.quantize_model returned is required. Received: "
+            f"{type(model).__name__} {getattr(model, 'name', '')!r}"
+        )
+
+
+def _require_writable(path) -> pathlib.Path:
+    path = pathlib.Path(path)
+    if path.is_dir():
+        raise ValueError(f"path must be a file's. Received a folder: {path}")
+    if not path.parent.is_dir():
+        raise ValueError(f"The folder of path must exist. Received: {path}")
+    if not os.access(path.parent, os.W_OK):
+        raise ValueError(f"The folder of path must be writable. Received: {path}")
+    return path
+
+
+def _arrays(data, inputs: int) -> list[np.ndarray]:
+    """Verify data as one array for each input of the model."""
+    if isinstance(data, tf.data.Dataset):
+        batches = [batch[0] if isinstance(batch, tuple) else batch for batch in data.as_numpy_iterator()]
+        columns = zip(*(batch if isinstance(batch, tuple) else (batch,) for batch in batches), strict=True)
+        return [np.concatenate(column) for column in columns]
+    arrays = [np.asarray(data)] if inputs == 1 and not isinstance(data, (list, tuple)) else list(data)
+    if len(arrays) != inputs:
+        raise ValueError(f"verify_data must be {inputs} arrays, one for each input. Received: {len(arrays)}")
+    return [np.asarray(values) for values in arrays]
+
+
+def _write_whole(path: pathlib.Path, content: bytes) -> None:
+    """Writes beside the target, then renames, so that an interrupted export leaves the old file as it was."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

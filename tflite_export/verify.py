@@ -1,0 +1,197 @@
+"""The twin, the training model and the interpreter side by side, on the same images."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from satkeras._compat import keras
+from satkeras.graph import read_graph
+from satkeras.rewrite import quantizes_tensor
+from tflite_export.interpreter import expose, open_interpreter, run
+from tflite_export.plan import LinearOperator, Operator, Plan, Reshape, Tensor
+from tflite_export.report import TensorComparison, Verification
+from tflite_export.twin import build_twin, layer_name
+
+BATCH = 50
+
+
+def verify(
+    model: keras.Model, plan: Plan, content: bytes, images: Sequence[np.ndarray], kernels: str = "default"
+) -> Verification:
+    """Compares what the twin, the training model and the file compute, tensor by tensor.
+
+    Args:
+      model: the quantized model that the plan was made from.
+      plan: the plan of the file.
+      content: the bytes of the file.
+      images: for each input of the model, real values of shape (n, ...), within the model's input range.
+      kernels: which of LiteRT's kernels to run: "default" (XNNPACK), "builtin" or "reference".
+
+    Raises:
+      ValueError: the images do not fit the model's inputs.
+    """
+    codes = [input_codes(x, values) for x, values in zip(plan.inputs, images, strict=True)]
+    twin, file, training = _Twin(plan), _File(plan, content, kernels), _Training(model, plan)
+    answer = _before_reshapes(plan, plan.outputs[0])
+    counts = {operator: _Counts() for operator in file.operators}
+    agreeing = {"model": 0, "twin": 0}
+    for start in range(0, len(codes[0]), BATCH):
+        batch = [values[start : start + BATCH] for values in codes]
+        from_twin, from_file = twin.tensors(batch), file.tensors(batch)
+        from_model, output = training.tensors(batch)
+        for operator, count in counts.items():
+            tensor = operator.output
+            count.add_file(from_twin[tensor], from_file[tensor])
+            if operator.layers:
+                count.add_layer(from_twin[tensor], *training.layer(operator, [from_twin[x] for x in operator.inputs]))
+            if tensor in from_model:
+                count.add_model(from_file[tensor], from_model[tensor])
+        best = _top1(from_file[answer])
+        agreeing["model"] += int(np.count_nonzero(best == _top1(output)))
+        agreeing["twin"] += int(np.count_nonzero(best == _top1(from_twin[answer])))
+    total = len(codes[0])
+    tensors = tuple(
+        TensorComparison(name=operator.output.name, operator=operator.builtin, **dataclasses.asdict(count))
+        for operator, count in counts.items()
+    )
+    return Verification(total, kernels, agreeing["model"] / total, agreeing["twin"] / total, tensors)
+
+
+def input_codes(x: Tensor, values) -> np.ndarray:
+    """Real input values as uint8 codes, the nearest ones.
+
+    Raises:
+      ValueError: wrong shape, no images, NaN, or values more than half a step outside the input range.
+    """
+    values = np.asarray(values)
+    if values.shape[1:] != x.shape or not len(values):
+        raise ValueError(f"verify_data must have shape (n, {', '.join(map(str, x.shape))}). Received: {values.shape}")
+    codes = np.rint(values.astype(np.float64) / x.step) + x.zero_point + 128
+    if not (codes.min() >= 0 and codes.max() <= 255):
+        low, high = ((end - x.zero_point) * x.step for end in (-128, 127))
+        raise ValueError(
+            f"verify_data must lie within the model's input range {low:g} .. {high:g}. Received: values from "
+            f"{values.min():g} to {values.max():g}"
+        )
+    return codes.astype(np.uint8)
+
+
+@dataclasses.dataclass
+class _Counts:
+    """Running totals of one operator's comparison; see `TensorComparison`."""
+
+    elements: int = 0
+    file_differs: int = 0
+    file_largest: int = 0
+    layer_differs: int | None = None
+    layer_largest: int | None = None
+    float_bias_differs: int | None = None
+    model_differs: int | None = None
+
+    def add_file(self, twin, file):
+        difference = np.abs(twin.ravel() - file.ravel())
+        self.elements += twin.size
+        self.file_differs += int(np.count_nonzero(difference))
+        self.file_largest = max(self.file_largest, int(difference.max(initial=0)))
+
+    def add_layer(self, twin, layer, with_float_bias):
+        difference = np.abs(twin.ravel() - layer.ravel())
+        self.layer_differs = (self.layer_differs or 0) + int(np.count_nonzero(difference))
+        self.layer_largest = max(self.layer_largest or 0, int(difference.max(initial=0)))
+        differing = np.count_nonzero(twin.ravel() != with_float_bias.ravel())
+        self.float_bias_differs = (self.float_bias_differs or 0) + int(differing)
+
+    def add_model(self, file, model):
+        self.model_differs = (self.model_differs or 0) + int(np.count_nonzero(file.ravel() != model.ravel()))
+
+
+class _Twin:
+    """The plan's integers, computed in Keras."""
+
+    def __init__(self, plan: Plan):
+        self.plan = plan
+        twin = build_twin(plan)
+        names = [layer_name(tensor.name) for tensor in (*plan.inputs, *plan.tensors)]
+        self.model = keras.Model(twin.inputs, [twin.get_layer(name).output for name in names])
+
+    def tensors(self, codes) -> dict[Tensor, np.ndarray]:
+        values = self.model(codes, training=False)
+        tensors = (*self.plan.inputs, *self.plan.tensors)
+        return {tensor: np.asarray(value, np.int32) for tensor, value in zip(tensors, values, strict=True)}
+
+
+class _File:
+    """The file's integers, computed by LiteRT."""
+
+    def __init__(self, plan: Plan, content: bytes, kernels: str):
+        self.plan = plan
+        exposed, self.operators = expose(plan, content)
+        self.interpreter = open_interpreter(exposed, kernels)
+
+    def tensors(self, codes) -> dict[Tensor, np.ndarray]:
+        dtypes = [detail["dtype"] for detail in self.interpreter.get_input_details()]
+        inputs = [_as(dtype, x, values) for dtype, x, values in zip(dtypes, self.plan.inputs, codes, strict=True)]
+        results = run(self.interpreter, *inputs)
+        return {op.output: value.astype(np.int32) for op, value in zip(self.operators, results, strict=True)}
+
+
+class _Training:
+    """The training model's results, as the integers of the plan's tensors."""
+
+    def __init__(self, model: keras.Model, plan: Plan):
+        self.plan = plan
+        self.nodes = {node.name: node for node in read_graph(model).nodes}
+        self.compared = [tensor for tensor in plan.tensors if tensor.layer is not None]
+        outputs = [self.nodes[tensor.layer].tensor for tensor in self.compared]
+        self.model = keras.Model(model.inputs, [*outputs, model.outputs[0]])
+
+    def tensors(self, codes) -> tuple[dict[Tensor, np.ndarray], np.ndarray]:
+        """The tensors that come from the images on, and the model's first output."""
+        inputs = [_as(np.float32, x, values) for x, values in zip(self.plan.inputs, codes, strict=True)]
+        *values, output = self.model(inputs, training=False)
+        return {t: _integers(t, value) for t, value in zip(self.compared, values, strict=True)}, np.asarray(output)
+
+    def layer(self, operator: Operator, inputs: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """An operator's layers fed the twin's integers: with the bias as the file stores it, and with their own."""
+        real = [_real(x, values) for x, values in zip(operator.inputs, inputs, strict=True)]
+        error = operator.bias_error if isinstance(operator, LinearOperator) else None
+        own = _integers(operator.output, self._chain(operator, real, None))
+        return (own if error is None else _integers(operator.output, self._chain(operator, real, error))), own
+
+    def _chain(self, operator: Operator, inputs: list[np.ndarray], bias_error) -> np.ndarray:
+        value = inputs if len(inputs) > 1 else inputs[0]
+        for name in operator.layers:
+            layer = self.nodes[name].layer
+            if bias_error is not None and (isinstance(layer, keras.layers.ReLU) or quantizes_tensor(layer)):
+                value, bias_error = value + bias_error.astype(np.float32), None
+            value = layer(value, training=False) if layer._expects_training_arg else layer(value)
+        return np.asarray(value)
+
+
+def _as(dtype, x: Tensor, codes: np.ndarray) -> np.ndarray:
+    """Unsigned input codes in the type that a file or a training model takes."""
+    if dtype == np.uint8:
+        return codes
+    integers = codes.astype(np.int32) - 128
+    return integers.astype(np.int8) if dtype == np.int8 else _real(x, integers)
+
+
+def _real(x: Tensor, integers: np.ndarray) -> np.ndarray:
+    return (np.float32(x.step) * (integers - x.zero_point)).astype(np.float32)
+
+
+def _integers(tensor: Tensor, values) -> np.ndarray:
+    levels = np.rint(np.asarray(values, np.float64) / tensor.step) + tensor.zero_point
+    return np.clip(levels, -128, 127).astype(np.int32)
+
+
+def _top1(values: np.ndarray) -> np.ndarray:
+    return values.reshape(len(values), -1).argmax(-1)
+
+
+def _before_reshapes(plan: Plan, tensor: Tensor) -> Tensor:
+    writers: Mapping[Tensor, Operator] = {operator.output: operator for operator in plan.operators}
+    while isinstance(writers.get(tensor), Reshape):
+        (tensor,) = writers[tensor].inputs
+    return tensor
