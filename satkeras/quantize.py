@@ -132,8 +132,8 @@ def _float_model(model) -> keras.Model:
     if not isinstance(model, keras.Model):
         raise TypeError(
             "quantize_model needs a tf_keras model (Keras 2), the kind that TensorFlow Model Optimization works on. "
-            f"Received: {type(model).__module__}.{type(model).__qualname__}. Build it with `import tf_keras` instead of "
-            "`keras` or `tf.keras`."
+            f"Received: {type(model).__module__}.{type(model).__qualname__}. Build it with `import tf_keras`, "
+            "not with `keras` or `tf.keras`."
         )
     if not isinstance(model, keras.Sequential) and not model._is_graph_network:
         raise ValueError(f"quantize_model needs a functional or Sequential model. Received: subclassed {model.name!r}")

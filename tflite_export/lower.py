@@ -61,7 +61,8 @@ def fold_padding(plan: Plan) -> Plan:
             operators.remove(pad)
             for reader in readers:
                 window = dataclasses.replace(reader.window, padding="SAME")
-                padded = dataclasses.replace(reader, inputs=(source,), window=window)
+                layers = (*pad.layers, *reader.layers)
+                padded = dataclasses.replace(reader, inputs=(source,), window=window, layers=layers)
                 operators[operators.index(reader)] = padded
     return dataclasses.replace(plan, operators=tuple(operators))
 

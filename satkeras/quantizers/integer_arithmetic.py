@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from satkeras import quant_ops
-from satkeras._compat import keras, serializable
+from satkeras._compat import serializable
 from satkeras.qparams import QuantParams, activation_levels
 from satkeras.quantizers.base import Quantizer, check_num_bits
 
