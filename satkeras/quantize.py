@@ -179,8 +179,8 @@ def _layer_schemes(graph: Graph, base: Scheme, overrides: Mapping[str, Override]
         matched = [node for node in linear if fnmatch.fnmatchcase(node.layer.name, pattern)]
         if not matched:
             raise ValueError(
-                f"An override pattern must match a convolution or dense layer. Received: {pattern!r}, which matches none "
-                f"of {[node.layer.name for node in linear]}"
+                f"An override pattern must match a convolution or dense layer. Received: {pattern!r}, which matches "
+                f"none of {[node.layer.name for node in linear]}"
             )
         for node in matched:
             schemes[node.layer] = _overridden(schemes[node.layer], pattern, override)

@@ -136,10 +136,10 @@ class Report:
 def table(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     """Plain text columns, the first two to the left, the others to the right."""
     widths = [max(len(row[i]) for row in (heads, *rows)) for i in range(len(heads))]
-    lines = [
-        "  ".join(cell.ljust(width) if i < 2 else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths)))
-        for row in (heads, *rows)
-    ]
+    aligned = [[cell.ljust(w) for cell, w in zip(row[:2], widths, strict=False)] for row in (heads, *rows)]
+    for line, row in zip(aligned, (heads, *rows), strict=True):
+        line += [cell.rjust(w) for cell, w in zip(row[2:], widths[2:], strict=True)]
+    lines = ["  ".join(line) for line in aligned]
     return "\n".join(line.rstrip() for line in [lines[0], "-" * len(lines[0]), *lines[1:]])
 
 

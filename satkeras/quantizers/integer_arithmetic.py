@@ -1,4 +1,4 @@
-"""Plain 8-bit quantization (Jacob et al., CVPR 2018; arXiv:1712.05877): what everything outside a paper's method gets."""
+"""Plain quantization (Jacob et al., CVPR 2018; arXiv:1712.05877), for everything outside a paper's method."""
 
 import dataclasses
 
@@ -160,11 +160,10 @@ class InputQuantizer(Quantizer):
             raise ValueError(f"input_range must be (low, high) with low <= 0 <= high. Received: {self._range}")
         exact = -self.low / self._scale
         if abs(exact - round(exact)) > 1e-3:
-            step = self._scale
-            nearest = (-round(exact) * step, (255 - round(exact)) * step)
+            nearest = tuple(float((end - round(exact)) * self._scale) for end in (0, 255))
             raise ValueError(
-                f"0.0 must be one of the 256 codes of input_range, and would be code {exact:g}. Received: {self._range}."
-                f" The nearest range with as large a step: ({nearest[0]:g}, {nearest[1]:g}); Coral's: (-1, 127/128)"
+                f"0.0 must be one of the 256 codes of input_range, and would be code {exact:g}. Received: "
+                f"{self._range}. The nearest range with as large a step: {nearest}; Coral's: (-1, 127/128)"
             )
 
     @property
