@@ -9,8 +9,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from satkeras._compat import keras, output_variables, weight_variables
+from satkeras._compat import keras, output_variables
 from satkeras.graph import Graph, Node, read_graph
+from satkeras.integers import integer_weight
 from satkeras.rewrite import has_quantizer, quantizes_tensor
 from tflite_export.errors import ExportError
 from tflite_export.plan import (
@@ -194,11 +195,8 @@ def _linear_layer(walk: _Lowering, node: Node, layer) -> Pending:
     x = walk._stored(node.inputs[0])
     if not has_quantizer(node.layer):
         raise Problem("its weights have no quantizer")
-    latent, quantizer, variables = weight_variables(node.layer)
-    if not np.isfinite(latent.numpy()).all():
-        raise Problem("its weights hold NaN or infinity")
-    params = quantizer.quant_params({name: value.numpy() for name, value in variables.items()}, latent.numpy())
-    weights = params.integers_of(quantizer(latent, False, variables).numpy()).astype(np.int64)
+    kernel = integer_weight(node.layer)
+    weights, params = kernel.integers.astype(np.int64), kernel.params
     kind, window = FullyConnected, Window()
     if not isinstance(layer, _layers.Dense):
         kind = DepthwiseConvolution if isinstance(layer, _layers.DepthwiseConv2D) else Convolution

@@ -1,0 +1,39 @@
+# Every target sets up what it needs; `make PYTHON=/path/to/python3.11` picks another interpreter.
+.POSIX:
+.PHONY: demo test lint nightly clean
+
+PYTHON = python3.11
+VENV = .venv
+DEMO_FLAGS =
+PYTEST_FLAGS = -q -n 2
+
+demo: $(VENV)/.stamp
+	$(VENV)/bin/python -m examples.train --dataset=mnist $(DEMO_FLAGS)
+
+test: $(VENV)/.stamp
+	$(VENV)/bin/python -m pytest $(PYTEST_FLAGS) -m "not slow"
+
+nightly: $(VENV)/.stamp
+	$(VENV)/bin/python -m pytest $(PYTEST_FLAGS) -m "slow or not slow"
+
+lint: $(VENV)/.stamp
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/pyright
+
+$(VENV)/.stamp: setup.py requirements.lock
+	@for python in "$(PYTHON)" python3; do \
+	    if "$$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null; then \
+	        echo "$$python -m venv --clear $(VENV)"; \
+	        exec "$$python" -m venv --clear $(VENV); \
+	    fi; \
+	done; \
+	echo "requirements.lock is for Python 3.11. Received: PYTHON=$(PYTHON), and python3 is another version." >&2; \
+	echo "Install Python 3.11, or name one: make PYTHON=/path/to/python3.11" >&2; \
+	exit 1
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $(VENV)/.stamp
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

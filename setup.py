@@ -1,0 +1,48 @@
+"""Packaging of satkeras. Tool settings are in pyproject.toml, the versions that CI installs in requirements.lock."""
+
+import pathlib
+
+import setuptools
+
+README = pathlib.Path(__file__).parent / "README.md"
+
+DEMO = ["jinja2>=3.1", "matplotlib>=3.8", "mlxtend>=0.23"]
+DATASETS = ["tensorflow-datasets>=4.9.4"]
+DEV = ["hypothesis>=6.100", "pyright[nodejs]>=1.1.390", "pytest>=8.0", "pytest-xdist>=3.5", "ruff>=0.8"]
+
+setuptools.setup(
+    name="satkeras",
+    version="0.1.0",
+    description="Low-bit Keras models, trained inside TensorFlow Model Optimization, that ship as full-integer TFLite",
+    long_description=README.read_text(encoding="utf-8") if README.exists() else "",
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=["satkeras", "satkeras.quantizers", "tflite_export", "examples"],
+    package_data={"satkeras": ["py.typed"], "tflite_export": ["py.typed"]},
+    python_requires=">=3.10",
+    # The bounds are versions that were run; tf_keras pins the TensorFlow of its own minor version.
+    install_requires=[
+        "absl-py>=1.4",
+        # Before 2.1 an interpreter cannot be imported beside every TensorFlow of the range (2.20 aborts).
+        "ai-edge-litert>=2.1,<3",
+        "flatbuffers>=24.3.25",
+        "numpy>=1.26",
+        "tensorflow>=2.18,<2.22",
+        "tensorflow-model-optimization>=0.8,<0.9",
+        "tf_keras>=2.18,<2.22",
+    ],
+    extras_require={"demo": DEMO, "datasets": DATASETS, "dev": DEV},
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
+)
