@@ -4,6 +4,8 @@ TensorFlow 2.16 and later ship Keras 3 as `tf.keras`; tfmot works on Keras 2, wh
 in satkeras imports `keras` from here, so no environment variable is needed.
 """
 
+from typing import Any
+
 import tensorflow_model_optimization as tfmot
 import tf_keras as keras
 from tensorflow_model_optimization.python.core.quantization.keras.quantize_layout_transform import (
@@ -19,6 +21,7 @@ __all__ = [
     "QuantizeScheme",
     "QuantizeWrapper",
     "call_of",
+    "first_call",
     "keras",
     "output_variables",
     "serializable",
@@ -44,7 +47,7 @@ def call_of(tensor):
     return layer, index, inputs, dict(node.call_kwargs)
 
 
-def weight_variables(wrapper):
+def weight_variables(wrapper) -> Any:
     """`(latent weight, quantizer, quantizer variables)` of a QuantizeWrapper's one quantized weight, or None.
 
     `wrapper.layer.kernel` is no use: after a training step it holds a dead symbolic tensor.
@@ -52,8 +55,13 @@ def weight_variables(wrapper):
     return wrapper._weight_vars[0] if wrapper._weight_vars else None
 
 
-def output_variables(wrapper):
+def output_variables(wrapper) -> Any:
     """`(quantizer, quantizer variables)` of a QuantizeWrapper's output, or None."""
     if not wrapper._output_quantizers:
         return None
-    return wrapper._output_quantizers[0], wrapper._output_quantizer_vars
+    return wrapper.quantize_config.quantizer, wrapper._output_quantizer_vars
+
+
+def first_call(layer):
+    """The node of a layer's first call in a functional model, None before there is one."""
+    return layer._inbound_nodes[0] if layer is not None and layer._inbound_nodes else None

@@ -79,8 +79,9 @@ def read_graph(model: keras.Model) -> Graph:
 
     visit(model.inputs)
     visit(model.outputs)
-    inputs, outputs = ([nodes[_key(tensor)] for tensor in tensors] for tensors in (model.inputs, model.outputs))
-    return Graph(tuple(nodes.values()), tuple(inputs), tuple(outputs), model.name)
+    inputs = tuple(nodes[_key(tensor)] for tensor in model.inputs)
+    outputs = tuple(nodes[_key(tensor)] for tensor in model.outputs)
+    return Graph(tuple(nodes.values()), inputs, outputs, model.name)
 
 
 def _key(tensor) -> tuple[int, int]:

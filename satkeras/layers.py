@@ -58,9 +58,9 @@ def canonical_layers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
     """
     config = layer.get_config()
     activation = getattr(layer, "activation", None)
-    make = _ACTIVATIONS.get(activation)
-    if make is None or type(layer) not in TABLE:
+    if activation is None or activation not in _ACTIVATIONS or type(layer) not in TABLE:
         return [type(layer).from_config(config)]
+    make = _ACTIVATIONS[activation]
     if type(layer) is _layers.Activation:
         return [make(layer.name)]
     bare = type(layer).from_config({**config, "activation": "linear"})

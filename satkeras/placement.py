@@ -90,7 +90,7 @@ def _source(node: Node) -> Node:
 
 def _specialized(quantizer: Quantizer, **facts) -> Quantizer:
     """The quantizer told those facts about its tensor that it has a field for."""
-    fields = {field.name for field in dataclasses.fields(quantizer)}  # type: ignore[arg-type]
+    fields = {field.name for field in dataclasses.fields(quantizer)}
     return dataclasses.replace(quantizer, **{name: fact for name, fact in facts.items() if name in fields})
 
 

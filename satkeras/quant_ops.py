@@ -71,6 +71,8 @@ def fake_quantize(x, low, high, num_bits, narrow_range=False):
       x: float32 tensor.
       low: scalar, at most 0, such that 0 lies on the grid (otherwise the kernel shifts the range).
       high: scalar, at least 0.
+      num_bits: 2 to 16.
+      narrow_range: whether the lowest of the `2^num_bits` levels is left out.
     """
     return tf.quantization.fake_quant_with_min_max_vars(x, low, high, num_bits=num_bits, narrow_range=narrow_range)
 

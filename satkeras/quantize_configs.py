@@ -1,6 +1,7 @@
 """tfmot `QuantizeConfig`s with the quantizer injected: one for a layer's kernel, one for a tensor."""
 
 from satkeras._compat import keras, serializable, tfmot
+from satkeras.bias_rounding import BiasRoundingQuantizer
 from satkeras.quantizers import Quantizer
 
 _QuantizeConfig = tfmot.quantization.keras.QuantizeConfig
@@ -54,4 +55,4 @@ class OutputQuantizeConfig(InjectedQuantizeConfig):
     """Quantizes the output of a layer."""
 
     def get_output_quantizers(self, layer):
-        return [self.quantizer]
+        return [BiasRoundingQuantizer(self.quantizer)]

@@ -1,5 +1,7 @@
 """Graph rewrites on the way into and out of a quantized model, each a plain function."""
 
+from typing import TypeAlias
+
 import numpy as np
 
 from satkeras._compat import QuantizeWrapper, keras, weight_variables
@@ -9,7 +11,7 @@ from satkeras.placement import Placement
 from satkeras.quantize_configs import InjectedQuantizeConfig, OutputQuantizeConfig, WeightQuantizeConfig
 from satkeras.quantizers import Quantizer
 
-Layer = keras.layers.Layer
+Layer: TypeAlias = keras.layers.Layer
 
 
 def canonical(source: Graph) -> tuple[Graph, dict[Layer, Layer]]:

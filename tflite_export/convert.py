@@ -1,5 +1,7 @@
 """From a plan to the bytes of a `.tflite` file."""
 
+import warnings
+
 import tensorflow as tf
 from tensorflow.lite.tools import flatbuffer_utils
 
@@ -26,12 +28,16 @@ def convert(plan: Plan, input_type: str = "uint8", output_type: str = "int8") ->
     Raises:
       ExportError: the converter made something else than was planned.
     """
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([emit(plan)])
+    module = emit(plan)
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([module.serve.get_concrete_function()], module)
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     converter.inference_input_type = TYPES[input_type]
     converter.inference_output_type = TYPES[output_type]
     try:
-        content = converter.convert()
+        with warnings.catch_warnings():
+            # It asks for the statistics of the inputs; they are in the FakeQuants.
+            warnings.filterwarnings("ignore", "Statistics for quantized inputs were expected")
+            content = converter.convert()
     except Exception as error:  # The converter's own exception class moves between TensorFlow versions.
         raise ExportError("TensorFlow's converter failed", [("converter", str(error))]) from error
     model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))

@@ -28,19 +28,21 @@ from tflite_export.plan import (
 )
 
 
-def emit(plan: Plan):
-    """A concrete function from the plan's inputs to its outputs, both float32 with batch 1."""
+def emit(plan: Plan) -> tf.Module:
+    """A module whose function `serve` maps the plan's inputs to its outputs, all float32 with batch 1."""
     specs = [tf.TensorSpec((1, *x.shape), tf.float32, name=f"input_{i}") for i, x in enumerate(plan.inputs)]
 
     @tf.function(input_signature=specs)
-    def serving(*inputs):
-        values = {id(x): _fake_quantize(value, x) for x, value in zip(plan.inputs, inputs, strict=True)}
+    def serve(*inputs):
+        values = {x: _fake_quantize(value, x) for x, value in zip(plan.inputs, inputs, strict=True)}
         for operator in plan.operators:
-            taken = [values[id(x)] for x in operator.inputs]
-            values[id(operator.output)] = _EMIT[type(operator)](operator, *taken)
-        return {f"output_{i}": values[id(x)] for i, x in enumerate(plan.outputs)}
+            taken = [values[x] for x in operator.inputs]
+            values[operator.output] = _EMIT[type(operator)](operator, *taken)
+        return {f"output_{i}": values[x] for i, x in enumerate(plan.outputs)}
 
-    return serving.get_concrete_function()
+    module = tf.Module()
+    module.serve = serve
+    return module
 
 
 def _fake_quantize(value, tensor: Tensor):

@@ -1,6 +1,6 @@
 """The one error of the exporter."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 
 class ExportError(Exception):
@@ -10,6 +10,6 @@ class ExportError(Exception):
       problems: `(layer or tensor name, reason)` pairs, all that were found.
     """
 
-    def __init__(self, summary: str, problems: Sequence[tuple[str, str]]):
+    def __init__(self, summary: str, problems: Iterable[tuple[str, str]]):
         self.problems = tuple(problems)
         super().__init__("\n".join([f"{summary}:", *(f"  {name}: {reason}" for name, reason in self.problems)]))

@@ -67,14 +67,12 @@ class LinearOperator(Operator):
       weights: int8; the shape is the subclass's.
       weight_scale: float32 (channels,).
       bias: int32 (channels,), in steps of `input scale * weight_scale`.
-      bias_error: float64 (channels,), what rounding the bias to such steps added, in the training model's units.
       activation: what is fused into it.
     """
 
     weights: np.ndarray
     weight_scale: np.ndarray
     bias: np.ndarray
-    bias_error: np.ndarray
     activation: Activation
 
     @property

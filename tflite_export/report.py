@@ -15,10 +15,9 @@ class TensorComparison:
       elements: how many integers were compared.
       file_differs: integers that differ between the twin and the file.
       file_largest: the largest such difference, in levels.
-      layer_differs: integers that differ between the twin and the training model's layer, both fed the twin's input
-        and the bias as the file stores it; None where the training model has no such layer.
+      layer_differs: integers that differ between the twin and the training model's layer, both fed the twin's input;
+        None where the training model has no such layer.
       layer_largest: the largest such difference, in levels.
-      float_bias_differs: the same with the training model's own float bias.
       model_differs: integers that differ between the file and the training model, each fed nothing but the images.
     """
 
@@ -29,7 +28,6 @@ class TensorComparison:
     file_largest: int
     layer_differs: int | None
     layer_largest: int | None
-    float_bias_differs: int | None
     model_differs: int | None
 
 
@@ -76,12 +74,11 @@ class Verification:
                 f"{tensor.file_differs:,}",
                 str(tensor.file_largest),
                 _count(tensor.layer_differs),
-                _count(tensor.float_bias_differs),
                 _count(tensor.model_differs),
             )
             for tensor in self.tensors
         ]
-        heads = ("tensor", "operator", "elements", "file", "levels", "layer", "float bias", "model")
+        heads = ("tensor", "operator", "elements", "file", "levels", "layer", "model")
         where = f"first at {self.first_divergence}" if self.differing else "none"
         return "\n".join(
             [
@@ -91,8 +88,8 @@ class Verification:
                 "",
                 table(heads, rows),
                 "",
-                "file: twin against file. layer: training layer against twin, on the same input; float bias: the same",
-                "before the bias is rounded to int32. model: training model against file, from the images on.",
+                "file: twin against file. layer: training model's layer against twin, on the same input.",
+                "model: training model against file, from the images on.",
             ]
         )
 

@@ -1,11 +1,13 @@
 """The integers of one operator: from a result in real numbers and the grid it is stored on."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
+from satkeras.bias_rounding import LARGEST_BIAS
 from satkeras.graph import Node
-from satkeras.qparams import QuantParams
+from satkeras.qparams import QuantParams, int8_spread
 from tflite_export.plan import (
     Activation,
     Add,
@@ -13,7 +15,6 @@ from tflite_export.plan import (
     FullyConnected,
     LinearOperator,
     Mean,
-    Operator,
     Tensor,
     Window,
 )
@@ -22,7 +23,6 @@ from tflite_export.plan import (
 LARGEST_MULTIPLIER = 2.0**8
 SMALLEST_MULTIPLIER = 2.0**-32
 SMALLEST_ADD_RATIO = 2.0**-10
-LARGEST_BIAS = 2.0**30
 
 
 class Problem(Exception):
@@ -34,7 +34,7 @@ class Pending:
     """A result in real numbers: `step * (weights applied to the input's integers) * input step + bias`.
 
     Attributes:
-      kind: the operator that will compute it.
+      kind: the `Operator` class that will compute it.
       inputs: the stored tensors it reads.
       layers: names of the Keras layers it covers so far.
       weights: integers on the training grid, channels last; None for operators without weights.
@@ -45,13 +45,13 @@ class Pending:
       relu: whether a ReLU follows; `ceiling` is its maximum.
     """
 
-    kind: type[Operator]
+    kind: type[Any]
     inputs: tuple[Tensor, ...]
     layers: tuple[str, ...]
-    weights: np.ndarray | None = None
+    weights: np.ndarray | Any = None
     largest_weight: int = 1
-    step: np.ndarray | None = None
-    bias: np.ndarray | None = None
+    step: np.ndarray | Any = None
+    bias: np.ndarray | Any = None
     window: Window = Window()
     relu: bool = False
     ceiling: float = np.inf
@@ -96,6 +96,8 @@ def identity(x: Tensor) -> Pending:
 
 
 def add_operator(pending: Pending, output: Tensor, clip: Activation) -> Add:
+    """ADD, if its inputs and output are on grids that it can read and clip to."""
+    """A sum of two tensors; refuses what ADD cannot compute on their scales."""
     if clip == "relu_n1_to_1":
         raise Problem("ADD cannot clip a signed grid below 8 bits at both ends")
     for x in pending.inputs:
@@ -107,6 +109,8 @@ def add_operator(pending: Pending, output: Tensor, clip: Activation) -> Add:
 
 
 def mean_operator(pending: Pending, output: Tensor, clip: Activation) -> Mean:
+    """MEAN, if its input and output are on grids that it can read and clip to."""
+    """An average over space; refuses a clip, which MEAN cannot fuse."""
     (x,) = pending.inputs
     if clip == "relu_n1_to_1" or (clip == "relu" and x.lowest < x.zero_point):
         raise Problem("MEAN cannot clip")
@@ -116,11 +120,8 @@ def mean_operator(pending: Pending, output: Tensor, clip: Activation) -> Mean:
 
 
 def linear_operator(pending: Pending, x: Tensor, output: Tensor, activation: Activation) -> LinearOperator:
-    """The integers of a weighted sum, weights spread over the whole of int8.
-
-    Multiplying a low-bit grid by 127 // largest_weight keeps it exact and makes the bias's grid that much finer.
-    """
-    spread = 127 // pending.largest_weight
+    """The integers of a weighted sum, weights spread over the whole of int8 (see `int8_spread`)."""
+    spread = int8_spread(pending.largest_weight)
     weights = pending.weights * spread * np.where(pending.step < 0, -1, 1)
     unit = np.abs(pending.step) / spread
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
@@ -141,7 +142,6 @@ def linear_operator(pending: Pending, x: Tensor, output: Tensor, activation: Act
         weights=weights.astype(np.int8),
         weight_scale=(unit * (x.step / float(x.scale)) * (float(output.scale) / output.step)).astype(np.float32),
         bias=bias.astype(np.int32),
-        bias_error=(bias - steps) * x.step * unit,
         activation=activation,
         **fields,
     )

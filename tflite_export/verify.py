@@ -7,9 +7,8 @@ import numpy as np
 
 from satkeras._compat import keras
 from satkeras.graph import read_graph
-from satkeras.rewrite import quantizes_tensor
 from tflite_export.interpreter import expose, open_interpreter, run
-from tflite_export.plan import LinearOperator, Operator, Plan, Reshape, Tensor
+from tflite_export.plan import Operator, Plan, Reshape, Tensor
 from tflite_export.report import TensorComparison, Verification
 from tflite_export.twin import build_twin, layer_name
 
@@ -44,7 +43,7 @@ def verify(
             tensor = operator.output
             count.add_file(from_twin[tensor], from_file[tensor])
             if operator.layers:
-                count.add_layer(from_twin[tensor], *training.layer(operator, [from_twin[x] for x in operator.inputs]))
+                count.add_layer(from_twin[tensor], training.layer(operator, [from_twin[x] for x in operator.inputs]))
             if tensor in from_model:
                 count.add_model(from_file[tensor], from_model[tensor])
         best = _top1(from_file[answer])
@@ -86,7 +85,6 @@ class _Counts:
     file_largest: int = 0
     layer_differs: int | None = None
     layer_largest: int | None = None
-    float_bias_differs: int | None = None
     model_differs: int | None = None
 
     def add_file(self, twin, file):
@@ -95,12 +93,10 @@ class _Counts:
         self.file_differs += int(np.count_nonzero(difference))
         self.file_largest = max(self.file_largest, int(difference.max(initial=0)))
 
-    def add_layer(self, twin, layer, with_float_bias):
+    def add_layer(self, twin, layer):
         difference = np.abs(twin.ravel() - layer.ravel())
         self.layer_differs = (self.layer_differs or 0) + int(np.count_nonzero(difference))
         self.layer_largest = max(self.layer_largest or 0, int(difference.max(initial=0)))
-        differing = np.count_nonzero(twin.ravel() != with_float_bias.ravel())
-        self.float_bias_differs = (self.float_bias_differs or 0) + int(differing)
 
     def add_model(self, file, model):
         self.model_differs = (self.model_differs or 0) + int(np.count_nonzero(file.ravel() != model.ravel()))
@@ -152,21 +148,14 @@ class _Training:
         *values, output = self.model(inputs, training=False)
         return {t: _integers(t, value) for t, value in zip(self.compared, values, strict=True)}, np.asarray(output)
 
-    def layer(self, operator: Operator, inputs: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """An operator's layers fed the twin's integers: with the bias as the file stores it, and with their own."""
+    def layer(self, operator: Operator, inputs: list[np.ndarray]) -> np.ndarray:
+        """The result of an operator's layers, fed the twin's integers."""
         real = [_real(x, values) for x, values in zip(operator.inputs, inputs, strict=True)]
-        error = operator.bias_error if isinstance(operator, LinearOperator) else None
-        own = _integers(operator.output, self._chain(operator, real, None))
-        return (own if error is None else _integers(operator.output, self._chain(operator, real, error))), own
-
-    def _chain(self, operator: Operator, inputs: list[np.ndarray], bias_error) -> np.ndarray:
-        value = inputs if len(inputs) > 1 else inputs[0]
+        value = real if len(real) > 1 else real[0]
         for name in operator.layers:
             layer = self.nodes[name].layer
-            if bias_error is not None and (isinstance(layer, keras.layers.ReLU) or quantizes_tensor(layer)):
-                value, bias_error = value + bias_error.astype(np.float32), None
             value = layer(value, training=False) if layer._expects_training_arg else layer(value)
-        return np.asarray(value)
+        return _integers(operator.output, value)
 
 
 def _as(dtype, x: Tensor, codes: np.ndarray) -> np.ndarray:

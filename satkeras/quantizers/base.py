@@ -3,9 +3,10 @@
 import abc
 import dataclasses
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
+import tensorflow as tf
 
 from satkeras._compat import tfmot
 from satkeras.qparams import QuantParams
@@ -18,6 +19,8 @@ class Quantizer(tfmot.quantization.keras.quantizers.Quantizer, abc.ABC):
     layer, and tfmot hands them back on every call.
     """
 
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]  # subclasses are dataclasses
+
     num_bits: int | None
     replaces_relu6: ClassVar[bool] = False  # its learned clip takes the place of a ReLU's fixed maximum
 
@@ -29,20 +32,47 @@ class Quantizer(tfmot.quantization.keras.quantizers.Quantizer, abc.ABC):
     def __call__(self, inputs, training, weights, **kwargs):
         """Fake-quantizes `inputs` (float tensor) onto the grid; `weights` are the variables that `build` returned."""
 
+    @property
     @abc.abstractmethod
-    def quant_params(self, variables: Mapping[str, np.ndarray], latent: np.ndarray | None = None) -> QuantParams:
-        """The integer grid of the quantized tensor.
+    def levels(self) -> tuple[int, int]:
+        """The smallest and largest integer of the grid.
+
+        Raises:
+          ValueError: `num_bits` is None: the quantizer does not round.
+        """
+
+    @abc.abstractmethod
+    def scale(self, variables: Mapping[str, Any], latent: Any = None) -> tf.Tensor:
+        """The real size of one integer step: float32, a scalar or one for each channel.
 
         Args:
-          variables: the values of the variables that `build` returned.
+          variables: what `build` returned, or the values of it.
           latent: the latent weight, for a weight quantizer.
+        """
+
+    @property
+    def zero_point(self) -> int:
+        """The integer that stands for 0.0."""
+        return 0
+
+    def channel_axis(self, rank: int) -> int | None:
+        """The axis that `scale` runs along in a tensor of this rank, None for one scale per tensor."""
+        return None
+
+    def quant_params(self, variables: Mapping[str, Any], latent: np.ndarray | None = None) -> QuantParams:
+        """The integer grid of the quantized tensor; the arguments are those of `scale`.
 
         Raises:
           ValueError: the quantizer has `num_bits=None` (it does not round) or has seen no data yet.
         """
+        qmin, qmax = self.levels
+        scale = np.asarray(self.scale(variables, latent))
+        return QuantParams(
+            scale, self.zero_point, qmin, qmax, self.channel_axis(np.ndim(latent)) if scale.ndim else None
+        )
 
     def get_config(self):
-        return dataclasses.asdict(self)  # type: ignore[call-overload]
+        return dataclasses.asdict(self)
 
     def require_rounding(self) -> int:
         """`num_bits`, or a ValueError if this quantizer does not round."""

@@ -2,12 +2,11 @@
 
 import dataclasses
 
-import numpy as np
 import tensorflow as tf
 
 from satkeras import quant_ops
 from satkeras._compat import serializable
-from satkeras.qparams import QuantParams, activation_levels
+from satkeras.qparams import activation_levels
 from satkeras.quantizers.base import Quantizer, check_num_bits
 
 GRIDS = ("odd", "symmetric")
@@ -67,10 +66,14 @@ class DoReFaWeightQuantizer(Quantizer):
     def __call__(self, inputs, training, weights, **kwargs):
         return self.normalized(inputs)
 
-    def quant_params(self, variables, latent=None) -> QuantParams:
+    @property
+    def levels(self):
         bits = self.require_rounding()
         top = 2**bits - 1 if self.effective_grid == "odd" else 2 ** (bits - 1) - 1
-        return QuantParams(np.float32(1 / top), 0, -top, top)
+        return -top, top
+
+    def scale(self, variables, latent=None):
+        return tf.constant(1 / self.levels[1], tf.float32)
 
 
 @serializable
@@ -95,10 +98,12 @@ class DoReFaActivationQuantizer(Quantizer):
     def __post_init__(self):
         check_num_bits(self)
 
-    def __call__(self, inputs, training, weights, **kwargs):
-        levels = activation_levels(self.require_rounding(), self.signed)
-        return quant_ops.pact(tf.cast(inputs, tf.float32), tf.constant(1.0), levels, calibrated=False)
+    @property
+    def levels(self):
+        return activation_levels(self.require_rounding(), self.signed)
 
-    def quant_params(self, variables, latent=None) -> QuantParams:
-        qmin, qmax = activation_levels(self.require_rounding(), self.signed)
-        return QuantParams(np.float32(1 / qmax), 0, qmin, qmax)
+    def __call__(self, inputs, training, weights, **kwargs):
+        return quant_ops.pact(tf.cast(inputs, tf.float32), tf.constant(1.0), self.levels, calibrated=False)
+
+    def scale(self, variables, latent=None):
+        return tf.constant(1 / self.levels[1], tf.float32)

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from satkeras import quant_ops
 from satkeras._compat import serializable
-from satkeras.qparams import QuantParams, activation_levels
+from satkeras.qparams import activation_levels
 from satkeras.quantizers.base import Quantizer, check_num_bits
 
 SMALLEST_RANGE = 1e-6
@@ -36,32 +36,30 @@ class MaxWeightQuantizer(Quantizer):
     def __post_init__(self):
         check_num_bits(self)
 
-    def _axis(self, rank):
+    @property
+    def levels(self):
+        top = 2 ** (self.require_rounding() - 1) - 1
+        return -top, top
+
+    def channel_axis(self, rank):
         if rank < 4:
             return None
         return 2 if self.depthwise else 3
 
-    def _scale(self, latent):
-        """Shaped to broadcast over `latent`."""
+    def scale(self, variables, latent=None):
         rank = len(latent.shape)
-        axes = [axis for axis in range(rank) if axis != self._axis(rank)]
-        largest = tf.reduce_max(tf.abs(tf.stop_gradient(latent)), axes, keepdims=True)
-        top = 2 ** (self.require_rounding() - 1) - 1
-        return tf.where(largest > 0, largest, tf.ones_like(largest)) / top
+        axes = [axis for axis in range(rank) if axis != self.channel_axis(rank)]
+        largest = tf.reduce_max(tf.abs(tf.stop_gradient(tf.cast(latent, tf.float32))), axes)
+        return tf.where(largest > 0, largest, tf.ones_like(largest)) / self.levels[1]
 
     def __call__(self, inputs, training, weights, **kwargs):
         latent = tf.cast(inputs, tf.float32)
         if self.num_bits is None:
             return latent
-        scale = self._scale(latent)
+        scale = self.scale(weights, latent)
+        if self.depthwise:
+            scale = scale[:, None]
         return quant_ops.round_ste(latent / scale) * scale
-
-    def quant_params(self, variables, latent=None) -> QuantParams:
-        top = 2 ** (self.require_rounding() - 1) - 1
-        latent = np.asarray(latent, np.float32)
-        axis = self._axis(latent.ndim)
-        scale = self._scale(tf.constant(latent)).numpy()
-        return QuantParams(scale.reshape(() if axis is None else -1), 0, -top, top, axis)
 
 
 @serializable
@@ -91,6 +89,10 @@ class MovingRangeQuantizer(Quantizer):
         if not 0 <= self.decay < 1:
             raise ValueError(f"decay must lie in [0, 1). Received: decay={self.decay!r}")
 
+    @property
+    def levels(self):
+        return activation_levels(self.require_rounding(), self.signed)
+
     def build(self, tensor_shape, name, layer):
         largest = layer.add_weight(
             name=f"{name}_range",
@@ -106,8 +108,7 @@ class MovingRangeQuantizer(Quantizer):
     def __call__(self, inputs, training, weights, **kwargs):
         x = tf.cast(inputs, tf.float32)
         largest = self._track(x, weights["range"]) if training else self._known(x, weights["range"])
-        largest = tf.maximum(largest, SMALLEST_RANGE)
-        return quant_ops.pact(x, largest, activation_levels(self.require_rounding(), self.signed), calibrated=False)
+        return quant_ops.pact(x, tf.maximum(largest, SMALLEST_RANGE), self.levels, calibrated=False)
 
     def _track(self, x, variable):
         seen = tf.stop_gradient(tf.reduce_max(tf.abs(x)))
@@ -120,12 +121,13 @@ class MovingRangeQuantizer(Quantizer):
         past = tf.convert_to_tensor(variable)
         return tf.cond(past > 0, lambda: past, lambda: tf.reduce_max(tf.abs(x)))
 
-    def quant_params(self, variables, latent=None) -> QuantParams:
-        qmin, qmax = activation_levels(self.require_rounding(), self.signed)
-        largest = np.float32(variables["range"])
-        if largest == 0:
+    def scale(self, variables, latent=None):
+        return tf.maximum(tf.convert_to_tensor(variables["range"]), SMALLEST_RANGE) / self.levels[1]
+
+    def quant_params(self, variables, latent=None):
+        if not np.asarray(variables["range"]) > 0:
             raise ValueError("its range is still unknown: train the model for at least one step first")
-        return QuantParams(np.maximum(largest, np.float32(SMALLEST_RANGE)) / np.float32(qmax), 0, qmin, qmax)
+        return super().quant_params(variables, latent)
 
 
 @serializable
@@ -176,8 +178,7 @@ class InputQuantizer(Quantizer):
 
     def __call__(self, inputs, training, weights, **kwargs):
         x = tf.cast(inputs, tf.float32)
-        zero_point = round(-self.low / self._scale)
-        low, high = -zero_point * self._scale, (255 - zero_point) * self._scale
+        low, high = ((code - self.zero_point) * self._scale for code in self.levels)
         if training:
             with tf.control_dependencies(self._unit_checks(x)):
                 x = tf.identity(x)
@@ -195,8 +196,16 @@ class InputQuantizer(Quantizer):
             tf.debugging.Assert(~too_small, [f"The input spans a step or two of {hint}. Range:", smallest, largest]),
         ]
 
-    def quant_params(self, variables, latent=None) -> QuantParams:
-        return QuantParams(np.float32(self._scale), round(-self.low / self._scale), 0, 255)
+    @property
+    def levels(self):
+        return 0, 255
+
+    @property
+    def zero_point(self):
+        return round(-self.low / self._scale)
+
+    def scale(self, variables, latent=None):
+        return tf.constant(self._scale, tf.float32)
 
     def get_config(self):
         return {"low": self.low, "high": self.high}

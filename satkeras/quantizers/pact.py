@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from satkeras import quant_ops
 from satkeras._compat import keras, serializable
-from satkeras.qparams import QuantParams, activation_levels
+from satkeras.qparams import activation_levels
 from satkeras.quantizers.base import Quantizer, check_num_bits
 
 SMALLEST_ALPHA = 1e-4
@@ -63,14 +63,15 @@ class PACTQuantizer(Quantizer):
         )
         return {"alpha": alpha}
 
+    @property
+    def levels(self):
+        return activation_levels(self.require_rounding(), self.signed)
+
     def __call__(self, inputs, training, weights, **kwargs):
         alpha = tf.convert_to_tensor(weights["alpha"])
         # A floor with a straight-through gradient, so that an alpha driven below zero can come back.
         alpha += tf.stop_gradient(tf.maximum(alpha, SMALLEST_ALPHA) - alpha)
-        levels = activation_levels(self.require_rounding(), self.signed)
-        return quant_ops.pact(tf.cast(inputs, tf.float32), alpha, levels, self.calibrated)
+        return quant_ops.pact(tf.cast(inputs, tf.float32), alpha, self.levels, self.calibrated)
 
-    def quant_params(self, variables, latent=None) -> QuantParams:
-        qmin, qmax = activation_levels(self.require_rounding(), self.signed)
-        alpha = np.maximum(np.float32(variables["alpha"]), np.float32(SMALLEST_ALPHA))
-        return QuantParams(alpha / np.float32(qmax), 0, qmin, qmax)
+    def scale(self, variables, latent=None):
+        return tf.maximum(tf.convert_to_tensor(variables["alpha"]), SMALLEST_ALPHA) / self.levels[1]

@@ -2,12 +2,10 @@
 
 import dataclasses
 
-import numpy as np
 import tensorflow as tf
 
 from satkeras import quant_ops
 from satkeras._compat import serializable
-from satkeras.qparams import QuantParams
 from satkeras.quantizers.dorefa import DoReFaWeightQuantizer
 
 RESCALES = ("constant", "stddev")
@@ -60,8 +58,6 @@ class SATWeightQuantizer(DoReFaWeightQuantizer):
         quantized = self.normalized(latent)
         return quantized * self._factor(latent, quantized)
 
-    def quant_params(self, variables, latent=None) -> QuantParams:
-        grid = super().quant_params(variables)
-        latent = tf.constant(latent, tf.float32)
-        factor = self._factor(latent, self.normalized(latent)).numpy()
-        return dataclasses.replace(grid, scale=grid.scale * np.float32(factor))
+    def scale(self, variables, latent=None):
+        latent = tf.cast(latent, tf.float32)
+        return super().scale(variables) * self._factor(latent, self.normalized(latent))
