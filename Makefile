@@ -8,7 +8,7 @@ DEMO_FLAGS =
 PYTEST_FLAGS = -q -n 2
 
 demo: $(VENV)/.stamp
-	$(VENV)/bin/python -m examples.train --dataset=mnist $(DEMO_FLAGS)
+	TF_CPP_MIN_LOG_LEVEL=3 $(VENV)/bin/python -m examples.train --dataset=mnist $(DEMO_FLAGS)
 
 test: $(VENV)/.stamp
 	$(VENV)/bin/python -m pytest $(PYTEST_FLAGS) -m "not slow"

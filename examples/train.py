@@ -15,7 +15,7 @@ import time
 import numpy as np
 import tensorflow as tf
 import tf_keras as keras
-from absl import app, flags
+from absl import app, flags, logging
 
 import satkeras
 import tflite_export
@@ -27,7 +27,7 @@ flags.DEFINE_enum("dataset", "mnist", ["mnist", "digits", "cifar10", "cifar100"]
 flags.DEFINE_string("data_dir", None, "Where tensorflow-datasets keeps its data (CIFAR only).")
 flags.DEFINE_enum("network", "mobilenet_v2", ["mobilenet_v2", "resnet20"], "What to train.")
 flags.DEFINE_enum("scheme", "sat", sorted(satkeras.SCHEMES), "How to quantize.")
-flags.DEFINE_list("bits", ["8", "4"], "Widths to train, weights and activations alike.")
+flags.DEFINE_multi_integer("bits", [8, 4], "Widths to train, weights and activations alike.", 2, 8)
 flags.DEFINE_integer("epochs", None, "Epochs of each training; by default what suits the data set.", lower_bound=1)
 flags.DEFINE_integer("verify_images", 500, "Test images that are compared integer by integer.", lower_bound=1)
 flags.DEFINE_integer("seed", 0, "Of weights and shuffling.")
@@ -215,7 +215,7 @@ def main(argv) -> None:
     """Runs the whole program."""
     if len(argv) > 1:
         raise app.UsageError(f"Unexpected arguments: {argv[1:]}")
-    bits = [int(width) for width in FLAGS.bits]
+    logging.set_verbosity(logging.WARNING)
     folder = pathlib.Path(FLAGS.output)
     folder.mkdir(parents=True, exist_ok=True)
     keras.utils.set_random_seed(FLAGS.seed)
@@ -233,7 +233,7 @@ def main(argv) -> None:
     clamped = satkeras.quantize_model(network, FLAGS.scheme, weight_bits=None, activation_bits=None)
     fit(clamped, data, recipe)
 
-    for width in bits:
+    for width in FLAGS.bits:
         name = f"{FLAGS.scheme.upper()} W{width}A{width}"
         _announce(f"second stage: {name}")
         model = satkeras.quantize_model(clamped, FLAGS.scheme, weight_bits=width, activation_bits=width)

@@ -1,8 +1,8 @@
 """Biases as the exported file holds them: integers in steps of input scale times weight scale.
 
 Biases and batch norms train in float, as in the papers. But at inference a quantized model computes with the rounded
-bias, so that it predicts what the file will. Without that a tenth of a percent of a low-bit layer's levels would differ,
-and every layer after it amplifies a difference.
+bias, so that it predicts what the file will. Without that a tenth of a percent of a low-bit layer's levels would
+differ, and every layer after it amplifies a difference.
 
 The rounding is added where a tensor is stored, right before its quantizer. There a layer knows, by walking up the
 model's graph, which batch norms and which kernel made its input, and on which grid their input lies. A ReLU between
@@ -14,22 +14,12 @@ import weakref
 import tensorflow as tf
 
 from satkeras._compat import first_call, keras, output_variables, weight_variables
+from satkeras.layers import Kind, kind_of
 from satkeras.qparams import int8_spread
 from satkeras.quantizers import Quantizer
 
 # Beyond this int32 cannot hold the bias; the exporter then stores the channel in another way, or refuses.
 LARGEST_BIAS = 2.0**30
-
-_SCALE_KEEPING = (
-    keras.layers.Activation,
-    keras.layers.Dropout,
-    keras.layers.Flatten,
-    keras.layers.GlobalMaxPooling2D,
-    keras.layers.MaxPooling2D,
-    keras.layers.Reshape,
-    keras.layers.SpatialDropout2D,
-    keras.layers.ZeroPadding2D,
-)
 
 
 class BiasRoundingQuantizer(Quantizer):
@@ -126,7 +116,7 @@ def _quantized_kernel(layer):
 
 def _stored_step(call):
     """The real size of an integer step of a tensor, found where the tensor was stored; None if it never was."""
-    while isinstance(call.layer, _SCALE_KEEPING):
+    while kind_of(call) is Kind.PASS:
         call = call.parent_nodes[0]
     stored = output_variables(call.layer) if hasattr(call.layer, "quantize_config") else None
     return None if stored is None else _float64(stored[0].scale(stored[1]))

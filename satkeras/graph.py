@@ -77,11 +77,12 @@ def read_graph(model: keras.Model) -> Graph:
                 parents = tuple(nodes[_key(tensor)] for tensor in inputs)
                 nodes[key] = Node(name, layer, parents, tuple(tensor.shape[1:]), kwargs.get("training"), tensor)
 
+    def made(tensors) -> tuple[Node, ...]:
+        return tuple(nodes[_key(tensor)] for tensor in tensors)
+
     visit(model.inputs)
     visit(model.outputs)
-    inputs = tuple(nodes[_key(tensor)] for tensor in model.inputs)
-    outputs = tuple(nodes[_key(tensor)] for tensor in model.outputs)
-    return Graph(tuple(nodes.values()), inputs, outputs, model.name)
+    return Graph(tuple(nodes.values()), made(model.inputs), made(model.outputs), model.name)
 
 
 def _key(tensor) -> tuple[int, int]:

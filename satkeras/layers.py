@@ -38,9 +38,10 @@ class Row:
     problem: Callable[[Node], str | None] = lambda node: None
 
 
-def kind_of(node: Node) -> Kind:
-    """The role of a supported node."""
-    return TABLE[type(node.layer)].kind
+def kind_of(node: Node) -> Kind | None:
+    """The role of a node's layer, None for a class without a row."""
+    row = TABLE.get(type(node.layer))
+    return None if row is None else row.kind
 
 
 def problem_of(node: Node) -> str | None:

@@ -1,6 +1,7 @@
 """Scale-Adjusted Training (Jin et al., BMVC 2020; arXiv:1912.10207): DoReFa weights with a constant rescale."""
 
 import dataclasses
+from typing import Any
 
 import tensorflow as tf
 
@@ -58,6 +59,6 @@ class SATWeightQuantizer(DoReFaWeightQuantizer):
         quantized = self.normalized(latent)
         return quantized * self._factor(latent, quantized)
 
-    def scale(self, variables, latent=None):
+    def scale(self, variables, latent: Any = None):
         latent = tf.cast(latent, tf.float32)
         return super().scale(variables) * self._factor(latent, self.normalized(latent))

@@ -1,0 +1,213 @@
+"""Which tensor gets which quantizer, seen in the quantized model."""
+
+import pytest
+import tf_keras
+from tf_keras import layers
+
+from satkeras import quantize_model
+from satkeras.quantizers import (
+    DoReFaActivationQuantizer,
+    DoReFaWeightQuantizer,
+    InputQuantizer,
+    MaxWeightQuantizer,
+    MovingRangeQuantizer,
+    PACTQuantizer,
+    SATWeightQuantizer,
+)
+
+UNSIGNED_STREAM, SIGNED_STREAM = MovingRangeQuantizer(8), MovingRangeQuantizer(8, signed=True)
+
+
+def sequential(*stack, shape=(8, 8, 3)):
+    return tf_keras.Sequential([layers.InputLayer(shape, name="image"), *stack])
+
+
+def test_residual_model(residual_model, quantizers_of):
+    assert quantizers_of(quantize_model(residual_model)) == {
+        "quant_image_output": InputQuantizer(0.0, 255.0),
+        "quant_stem": DoReFaWeightQuantizer(8),
+        "quant_stem_relu_output": UNSIGNED_STREAM,
+        "quant_conv_input": PACTQuantizer(4),
+        "quant_conv": DoReFaWeightQuantizer(4),
+        "quant_conv_relu_output": PACTQuantizer(4),
+        "quant_depthwise": DoReFaWeightQuantizer(4),
+        "quant_depthwise_bn_output": SIGNED_STREAM,
+        # A sum cannot clip a narrow two-sided grid itself: it is stored at 8 bits and the branch is narrow.
+        "quant_add_output": SIGNED_STREAM,
+        "quant_head_input": PACTQuantizer(4, signed=True),
+        "quant_head": SATWeightQuantizer(4),
+        "quant_head_relu_output": UNSIGNED_STREAM,
+        "quant_pool_output": PACTQuantizer(8, initial_alpha=10.0),
+        "quant_logits": SATWeightQuantizer(8),
+        "quant_logits_output": SIGNED_STREAM,
+    }
+
+
+def test_nothing_branches_off_at_8_bits(residual_model, quantizers_of):
+    found = quantizers_of(quantize_model(residual_model, weight_bits=8, activation_bits=8))
+    assert not [name for name in found if name.endswith("_input")]
+    assert found["quant_stem_relu_output"] == PACTQuantizer(8)
+    assert found["quant_add_output"] == PACTQuantizer(8, signed=True)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "weights", "activations"),
+    [
+        ("pact", DoReFaWeightQuantizer(3), PACTQuantizer(5, calibrated=False)),
+        ("dorefa", DoReFaWeightQuantizer(3), DoReFaActivationQuantizer(5)),
+        ("int8", MaxWeightQuantizer(3, depthwise=True), MovingRangeQuantizer(5)),
+        ("sat", DoReFaWeightQuantizer(3), PACTQuantizer(5)),
+    ],
+)
+def test_schemes_by_name(scheme, weights, activations, residual_model, quantizers_of):
+    found = quantizers_of(quantize_model(residual_model, scheme, weight_bits=3, activation_bits=5))
+    assert (found["quant_depthwise"], found["quant_conv_relu_output"]) == (weights, activations)
+
+
+def test_relu6_goes_exactly_where_a_learned_clip_bounds_it(residual_model):
+    def bounds(scheme, **bits):
+        model = quantize_model(residual_model, scheme, **bits)
+        return [model.get_layer(name).max_value for name in ("stem_relu", "conv_relu")]
+
+    # Off the stream branches a learned clip, but the stream itself is stored under another quantizer.
+    assert bounds("sat") == [6, None]
+    assert bounds("pact", activation_bits=8) == [None, None]
+    for scheme in ("dorefa", "int8"):
+        assert bounds(scheme) == [6, 6]
+    assert bounds("sat", activation_bits=None) == [6, 6]
+
+
+@pytest.mark.parametrize("final", ["relu6", "logits"])
+def test_relu6_stays_where_it_makes_an_output(final, quantizers_of):
+    relu = layers.ReLU(6.0, name="relu6")
+    stack = [layers.Conv2D(2, 3, name="conv"), relu]
+    model = sequential(*stack, *([layers.Flatten(), layers.Dense(2, name="logits")] if final == "logits" else []))
+    quantized = quantize_model(model)
+    assert quantized.get_layer("relu6").max_value == (6 if final == "relu6" else None)
+
+
+def test_convolutions_that_want_the_same_share_a_branch(quantizers_of):
+    inputs = tf_keras.Input((8, 8, 3), name="image")
+    stream = layers.Conv2D(4, 3, padding="same", activation="relu", name="stem")(inputs)
+    left, right, other = (layers.Conv2D(4, 1, name=name)(stream) for name in ("left", "right", "other"))
+    x = layers.Add(name="one")([left, right])
+    x = layers.Add(name="two")([x, other])
+    x = layers.Flatten()(layers.Add(name="three")([x, stream]))
+    model = quantize_model(
+        tf_keras.Model(inputs, layers.Dense(2, name="logits")(x)), overrides={"other": {"activation_bits": 2}}
+    )
+    found = quantizers_of(model)
+    branches = {name: quantizer for name, quantizer in found.items() if name.endswith("_input")}
+    assert branches == {"quant_left_input": PACTQuantizer(4), "quant_other_input": PACTQuantizer(2)}
+    branch = model.get_layer("quant_left_input").output
+    assert model.get_layer("quant_left").input is branch
+    assert model.get_layer("quant_right").input is branch
+    assert model.get_layer("quant_stem_relu_output").output is model.get_layer("quant_other_input").input
+
+
+def test_convolutions_alone_on_a_tensor_need_no_stream(quantizers_of):
+    inputs = tf_keras.Input((8, 8, 3), name="image")
+    stem = layers.Conv2D(4, 3, activation="relu", name="stem")(inputs)
+    left, right = (layers.Conv2D(4, 1, name=name)(stem) for name in ("left", "right"))
+    outputs = layers.Dense(2)(layers.Flatten()(layers.Add()([left, right])))
+    found = quantizers_of(quantize_model(tf_keras.Model(inputs, outputs)))
+    assert found["quant_stem_relu_output"] == PACTQuantizer(4)
+    assert not [name for name in found if name.endswith("_input")]
+
+
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_signed_inputs_get_two_sided_grids(batch_norm, quantizers_of):
+    norm = [layers.BatchNormalization(name="bn")] if batch_norm else []
+    model = sequential(layers.Conv2D(2, 3, name="a"), *norm, layers.Conv2D(2, 3, name="b"), layers.Flatten())
+    model.add(layers.Dense(2, name="c"))
+    found = quantizers_of(quantize_model(model))
+    assert found["quant_bn_output" if batch_norm else "quant_a_output"] == PACTQuantizer(4, signed=True)
+    assert found["quant_b_output"] == PACTQuantizer(8, signed=True, initial_alpha=10.0)
+    assert found["quant_c_output"] == SIGNED_STREAM
+
+
+@pytest.mark.parametrize("bits", [8, 5, None])
+def test_first_and_last_layers(bits, quantizers_of):
+    import dataclasses
+
+    from satkeras import SCHEMES
+
+    model = sequential(
+        layers.Conv2D(2, 3, name="first", activation="relu"),
+        layers.Conv2D(2, 3, name="middle", activation="relu"),
+        layers.Flatten(),
+        layers.Dense(2, name="last"),
+    )
+    scheme = dataclasses.replace(SCHEMES["sat"], first_layer_bits=bits, last_layer_bits=bits)
+    found = quantizers_of(quantize_model(model, scheme, weight_bits=3, activation_bits=2))
+    assert found["quant_first"] == SATWeightQuantizer(bits or 3)
+    assert found["quant_middle"] == SATWeightQuantizer(3)
+    assert found["quant_last"] == SATWeightQuantizer(bits or 3)
+    assert found["quant_first_relu_output"] == PACTQuantizer(2)
+    assert found["quant_middle_relu_output"] == PACTQuantizer(bits or 2, initial_alpha=10.0)
+
+
+def test_several_first_and_last_layers(quantizers_of):
+    inputs = tf_keras.Input((8, 8, 3), name="image")
+    padded = layers.ZeroPadding2D()(inputs)
+    one, two = (layers.Conv2D(2, 3, name=name, activation="relu")(padded) for name in ("one", "two"))
+    x = layers.Conv2D(2, 3, activation="relu", name="middle")(layers.Add()([one, two]))
+    x = layers.Flatten()(x)
+    heads = [layers.Dense(2, name=name)(x) for name in ("boxes", "classes")]
+    found = quantizers_of(quantize_model(tf_keras.Model(inputs, heads)))
+    widths = {name: found[f"quant_{name}"].num_bits for name in ("one", "two", "middle", "boxes", "classes")}
+    assert widths == {"one": 8, "two": 8, "middle": 4, "boxes": 8, "classes": 8}
+
+
+def test_only_layers_without_batch_norm_are_rescaled(quantizers_of):
+    inputs = tf_keras.Input((8, 8, 3))
+    alone = layers.Conv2D(2, 3, name="alone")(inputs)
+    normed = layers.BatchNormalization()(layers.Conv2D(2, 3, name="normed")(alone))
+    partly = layers.Conv2D(2, 3, name="partly")(normed)
+    summed = layers.Add()([layers.BatchNormalization()(partly), partly])
+    found = quantizers_of(quantize_model(tf_keras.Model(inputs, layers.Conv2D(2, 3, name="last")(summed))))
+    rescaled = {name for name, quantizer in found.items() if isinstance(quantizer, SATWeightQuantizer)}
+    assert rescaled == {"quant_alone", "quant_partly", "quant_last"}
+
+
+def test_depthwise_kernels_are_told_apart(quantizers_of):
+    model = sequential(layers.DepthwiseConv2D(3, name="depthwise"), layers.Conv2D(2, 3, name="conv"))
+    found = quantizers_of(quantize_model(model))
+    assert (found["quant_depthwise"].depthwise, found["quant_conv"].depthwise) == (True, False)
+
+
+def test_what_needs_no_quantizer(quantizers_of):
+    model = sequential(
+        layers.Conv2D(4, 3, name="conv"),
+        layers.BatchNormalization(),
+        layers.ReLU(name="relu"),
+        layers.MaxPooling2D(),
+        layers.Dropout(0.1),
+        layers.Flatten(),
+        layers.Dense(2, activation="softmax", name="logits"),
+    )
+    names = ["quant_image_output", "quant_conv", "quant_relu_output", "quant_logits", "quant_logits_output"]
+    assert list(quantizers_of(quantize_model(model))) == names
+
+
+@pytest.mark.parametrize(
+    ("input_range", "signed"), [((0, 255), False), ((0, 1), False), ((-1, 127 / 128), True), ((-128, 127), True)]
+)
+def test_input_range(input_range, signed, quantizers_of):
+    pooled = sequential(layers.AveragePooling2D(name="pool"), layers.Flatten(), layers.Dense(2, name="logits"))
+    found = quantizers_of(quantize_model(pooled, input_range=input_range))
+    assert found["quant_image_output"] == InputQuantizer(*map(float, input_range))
+    assert found["quant_pool_output"].signed is signed
+
+
+@pytest.mark.parametrize(
+    ("weight_bits", "activation_bits"), [(None, None), (4, None), (None, 4)], ids=["none", "weights", "activations"]
+)
+def test_full_precision_parts(weight_bits, activation_bits, residual_model, quantizers_of):
+    found = quantizers_of(quantize_model(residual_model, weight_bits=weight_bits, activation_bits=activation_bits))
+    weights = {name: found.pop(f"quant_{name}").num_bits for name in ("stem", "conv", "depthwise", "head", "logits")}
+    edge = None if weight_bits is None else 8
+    assert weights == {"stem": edge, "logits": edge, **dict.fromkeys(("conv", "depthwise", "head"), weight_bits)}
+    # Without low-bit activations no tensor is quantized at all.
+    assert bool(found) == (activation_bits is not None)
+    assert all(quantizer.num_bits is not None for quantizer in found.values())

@@ -1,0 +1,399 @@
+"""Tests of the twin: it, LiteRT's default kernels and an implementation in NumPy integers compute the same numbers."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tflite_export.convert import convert
+from tflite_export.interpreter import open_interpreter, run
+from tflite_export.plan import (
+    Add,
+    Convolution,
+    DepthwiseConvolution,
+    FullyConnected,
+    LinearOperator,
+    MaxPool,
+    Mean,
+    Operator,
+    Pad,
+    Plan,
+    Reshape,
+    Softmax,
+    Tensor,
+    Window,
+)
+from tflite_export.twin import EXACT_IN_FLOAT32, build_twin
+
+IMAGES = 3
+
+
+# The operators in NumPy integers, written from TFLite's quantization specification, with one rounding.
+
+
+def patches(x: np.ndarray, size: tuple[int, int], window: Window, fill: int) -> np.ndarray:
+    """What a kernel of `size` sees at each place: (n, height, width, channels, *size)."""
+    spans = [(k - 1) * d + 1 for k, d in zip(size, window.dilations, strict=True)]
+    if window.padding == "SAME":
+        margins = []
+        for length, span, stride in zip(x.shape[1:3], spans, window.strides, strict=True):
+            missing = max((math.ceil(length / stride) - 1) * stride + span - length, 0)
+            margins.append((missing // 2, missing - missing // 2))
+        x = np.pad(x, [(0, 0), *margins, (0, 0)], constant_values=fill)
+    views = np.lib.stride_tricks.sliding_window_view(x, spans, (1, 2))
+    (sh, sw), (dh, dw) = window.strides, window.dilations
+    return views[:, ::sh, ::sw, :, ::dh, ::dw]
+
+
+def clamp(levels: np.ndarray, output: Tensor, activation: str) -> np.ndarray:
+    low, high = -128, 127
+    if activation == "relu":
+        low = output.zero_point
+    if activation == "relu_n1_to_1":
+        one = int(np.rint(1 / output.scale))
+        low, high = output.zero_point - one, output.zero_point + one
+    return np.clip(levels.astype(np.int64) + output.zero_point, low, high)
+
+
+def requantized(operator: LinearOperator, total: np.ndarray) -> np.ndarray:
+    total = total + operator.bias.astype(np.int64)
+    assert np.abs(total).max() < 2**31
+    multiplier = operator.inputs[0].scale * operator.weight_scale / operator.output.scale
+    assert multiplier.dtype == np.float32
+    levels = np.rint(total.astype(np.float32) * multiplier)
+    return clamp(levels, operator.output, operator.activation)
+
+
+def numpy_convolution(operator: Convolution, x):
+    seen = patches(x - operator.inputs[0].zero_point, operator.weights.shape[:2], operator.window, 0)
+    return requantized(operator, np.einsum("nhwcij,ijco->nhwo", seen, operator.weights.astype(np.int64)))
+
+
+def numpy_depthwise(operator: DepthwiseConvolution, x):
+    seen = patches(x - operator.inputs[0].zero_point, operator.weights.shape[:2], operator.window, 0)
+    return requantized(operator, np.einsum("nhwcij,ijc->nhwc", seen, operator.weights.astype(np.int64)))
+
+
+def numpy_fully_connected(operator: FullyConnected, x):
+    return requantized(operator, (x - operator.inputs[0].zero_point) @ operator.weights.astype(np.int64))
+
+
+def numpy_add(operator: Add, left, right):
+    """Fixed-point multipliers of 21 bits at most, one shift that rounds half up."""
+    ratios = [float(x.scale / operator.output.scale) for x in operator.inputs]
+    shift = 20 - math.floor(math.log2(max(ratios)))
+    total = np.full(left.shape, 1 << (shift - 1), np.int64)
+    for x, values, ratio in zip(operator.inputs, (left, right), ratios, strict=True):
+        total += (values - x.zero_point) * round(ratio * 2**shift)
+    return clamp(total >> shift, operator.output, operator.activation)
+
+
+def numpy_mean(operator: Mean, x):
+    (source,), output = operator.inputs, operator.output
+    total = (x - source.zero_point).sum((1, 2)).astype(np.float32)
+    multiplier = source.scale / output.scale / np.float32(x.shape[1] * x.shape[2])
+    return clamp(np.rint(total * multiplier), output, "none").reshape(-1, *output.shape)
+
+
+def numpy_max_pool(operator: MaxPool, x):
+    return patches(x, operator.pool, operator.window, -128).max((-2, -1))
+
+
+def numpy_pad(operator: Pad, x):
+    return np.pad(x, [(0, 0), *operator.paddings, (0, 0)], constant_values=operator.inputs[0].zero_point)
+
+
+def numpy_reshape(operator: Reshape, x):
+    return x.reshape(-1, *operator.output.shape)
+
+
+def numpy_softmax(operator: Softmax, x):
+    powers = np.exp(np.float64(operator.inputs[0].scale) * (x - x.max(-1, keepdims=True))).astype(np.float32)
+    total = np.zeros(powers.shape[:-1], np.float32)
+    for column in np.moveaxis(powers, -1, 0):
+        total = total + column
+    inverse = np.float32(1) / (total * np.float32(1 / 256))
+    return np.minimum(np.floor(powers * inverse[..., None] + np.float32(0.5)) - 128, 127).astype(np.int64)
+
+
+NUMPY = {
+    Convolution: numpy_convolution,
+    DepthwiseConvolution: numpy_depthwise,
+    FullyConnected: numpy_fully_connected,
+    Add: numpy_add,
+    Mean: numpy_mean,
+    MaxPool: numpy_max_pool,
+    Pad: numpy_pad,
+    Reshape: numpy_reshape,
+    Softmax: numpy_softmax,
+}
+
+
+# Operators drawn at random.
+
+sizes = st.integers(1, 7)
+zero_points = st.integers(-128, 127)
+seeds = st.integers(0, 2**32 - 1)
+# Powers of two make sums that lie exactly between two levels.
+scales = st.one_of(
+    st.integers(-9, 1).map(lambda exponent: np.float32(2.0**exponent)),
+    st.floats(2**-9, 2, width=32).map(np.float32),
+)
+
+
+def tensor(name: str, shape: tuple[int, ...], scale, zero_point: int) -> Tensor:
+    return Tensor(name, shape, np.float32(scale), zero_point, float(scale))
+
+
+@st.composite
+def tensors(draw, name: str, shape: tuple[int, ...]) -> Tensor:
+    return tensor(name, shape, draw(scales), draw(zero_points))
+
+
+@st.composite
+def windows(draw, x: Tensor, size: tuple[int, int], square: bool) -> Window:
+    """A window that fits; `square`: TensorFlow's own depthwise kernels want equal strides."""
+    strides = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
+    if square:
+        strides = (strides[0], strides[0])
+    dilation = draw(st.integers(1, 3)) if strides == (1, 1) else 1
+    fits = all((k - 1) * dilation < length for k, length in zip(size, x.shape, strict=False))
+    padding = draw(st.sampled_from(["SAME", "VALID"] if fits else ["SAME"]))
+    return Window(strides, padding, (dilation, dilation))
+
+
+def output_shape(x: Tensor, size: tuple[int, int], window: Window, channels: int) -> tuple[int, ...]:
+    image = np.zeros((1, *x.shape[:2], 1))
+    return (*patches(image, size, window, 0).shape[1:3], channels)
+
+
+@st.composite
+def linear(draw, kind: type[LinearOperator], x: Tensor, weights: np.ndarray, shape: tuple[int, ...], **fields):
+    """A weighted sum whose multiplier leaves the result within int8 about as often as not."""
+    channels, rng = weights.shape[-1], np.random.default_rng(draw(seeds))
+    bias = rng.integers(-1, 1, channels, endpoint=True) * 2 ** draw(st.integers(0, 29))
+    bias += rng.integers(-999, 999, channels)
+    sums = np.sqrt((weights.reshape(-1, channels).astype(float) ** 2).sum(0)) * 100 + np.abs(bias) + 1
+    activation = draw(st.sampled_from(["none", "relu", "relu_n1_to_1"]))
+    top = draw(st.sampled_from([1, 3, 7, 15, 31, 63]))
+    output = draw(tensors("y", shape))
+    if activation == "relu_n1_to_1":
+        output = Tensor("y", shape, np.float32(1 / top), 0, 1 / top, -top, top)
+    wanted = 2.0 ** draw(st.integers(4, 8)) / sums
+    scale = (wanted * output.scale / x.scale).astype(np.float32)
+    if kind is FullyConnected or draw(st.booleans()):
+        scale = np.full_like(scale, np.median(scale))
+    if draw(st.booleans()):
+        scale = np.exp2(np.rint(np.log2(scale)))
+    error = np.zeros(channels)
+    return kind((x,), output, weights, scale, bias.astype(np.int32), error, activation, **fields)
+
+
+@st.composite
+def kernels(draw, *shape: int) -> np.ndarray:
+    largest = draw(st.sampled_from([1, 3, 15, 127]))
+    return np.random.default_rng(draw(seeds)).integers(-largest, largest, shape, np.int8, endpoint=True)
+
+
+@st.composite
+def convolutions(draw) -> Convolution:
+    x = draw(tensors("x", draw(st.tuples(sizes, sizes, sizes))))
+    size = draw(st.tuples(st.integers(1, 4), st.integers(1, 4)))
+    window, channels = draw(windows(x, size, square=False)), draw(sizes)
+    weights = draw(kernels(*size, x.shape[-1], channels))
+    return draw(linear(Convolution, x, weights, output_shape(x, size, window, channels), window=window))
+
+
+@st.composite
+def depthwise_convolutions(draw) -> DepthwiseConvolution:
+    x = draw(tensors("x", draw(st.tuples(sizes, sizes, st.integers(1, 9)))))
+    size = draw(st.tuples(st.integers(1, 4), st.integers(1, 4)))
+    window, channels = draw(windows(x, size, square=True)), x.shape[-1]
+    shape = output_shape(x, size, window, channels)
+    return draw(linear(DepthwiseConvolution, x, draw(kernels(*size, channels)), shape, window=window))
+
+
+@st.composite
+def fully_connected(draw) -> FullyConnected:
+    x, units = draw(tensors("x", (draw(st.integers(1, 40)),))), draw(st.integers(1, 12))
+    return draw(linear(FullyConnected, x, draw(kernels(*x.shape, units)), (units,)))
+
+
+@st.composite
+def additions(draw) -> Add:
+    shape = draw(st.tuples(sizes, sizes, sizes))
+    left, output = draw(tensors("a", shape)), draw(tensors("y", shape))
+    right = draw(tensors("b", shape))
+    return Add((left, right), output, activation=draw(st.sampled_from(["none", "relu"])))
+
+
+@st.composite
+def means(draw) -> Mean:
+    x = draw(tensors("x", draw(st.tuples(st.integers(1, 12), st.integers(1, 12), sizes))))
+    shape = (1, 1, x.shape[-1]) if draw(st.booleans()) else x.shape[-1:]
+    ratio = draw(st.sampled_from([0.11, 0.25, 0.5, 1, 1.7]))
+    return Mean((x,), tensor("y", shape, x.scale * np.float32(ratio), draw(zero_points)))
+
+
+@st.composite
+def max_pools(draw) -> MaxPool:
+    x = draw(tensors("x", draw(st.tuples(sizes, sizes, sizes))))
+    pool = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
+    window = Window(draw(st.tuples(st.integers(1, 3), st.integers(1, 3))))
+    if not all(k <= length for k, length in zip(pool, x.shape, strict=False)) or draw(st.booleans()):
+        window = Window(window.strides, "SAME")
+    shape = output_shape(x, pool, window, x.shape[-1])
+    return MaxPool((x,), tensor("y", shape, x.scale, x.zero_point), pool=pool, window=window)
+
+
+@st.composite
+def pads(draw) -> Pad:
+    x = draw(tensors("x", draw(st.tuples(sizes, sizes, sizes))))
+    amounts = st.tuples(st.integers(0, 3), st.integers(0, 3))
+    paddings = draw(st.tuples(amounts, amounts).filter(lambda found: np.sum(found)))
+    shape = tuple(length + sum(pair) for length, pair in zip(x.shape, (*paddings, (0, 0)), strict=True))
+    return Pad((x,), tensor("y", shape, x.scale, x.zero_point), paddings=paddings)
+
+
+@st.composite
+def softmaxes(draw) -> Softmax:
+    x = draw(tensors("x", (draw(st.integers(2, 200)),)))
+    return Softmax((x,), tensor("y", x.shape, 1 / 256, -128))
+
+
+OPERATORS = {
+    "convolution": convolutions(),
+    "depthwise": depthwise_convolutions(),
+    "fully_connected": fully_connected(),
+    "add": additions(),
+    "mean": means(),
+    "max_pool": max_pools(),
+    "pad": pads(),
+    "softmax": softmaxes(),
+}
+
+
+def plan_of(*operators: Operator) -> Plan:
+    """A plan of a chain of operators."""
+    return Plan(operators[0].inputs, operators, (operators[-1].output,))
+
+
+def random_codes(plan: Plan, seed: int) -> list[np.ndarray]:
+    """Images for each input, the last one of extreme values."""
+    rng = np.random.default_rng(seed)
+    codes = [rng.integers(0, 256, (IMAGES, *x.shape)).astype(np.uint8) for x in plan.inputs]
+    for values in codes:
+        values[-1] = rng.choice([0, 255], values.shape[1:])
+    return codes
+
+
+def assert_all_agree(plan: Plan, codes: list[np.ndarray]) -> np.ndarray:
+    """NumPy, the twin and LiteRT's default kernels give equal integers; returns them."""
+    values = {x: code.astype(np.int64) - 128 for x, code in zip(plan.inputs, codes, strict=True)}
+    for operator in plan.operators:
+        values[operator.output] = NUMPY[type(operator)](operator, *(values[x] for x in operator.inputs))
+    expected = values[plan.outputs[0]]
+    twin = np.asarray(build_twin(plan)(codes if len(codes) > 1 else codes[0]))
+    (file,) = run(open_interpreter(convert(plan)), *codes)
+    np.testing.assert_array_equal(twin, expected, "the twin differs from NumPy")
+    np.testing.assert_array_equal(file.reshape(expected.shape), expected, "LiteRT differs from NumPy")
+    return expected
+
+
+@pytest.mark.parametrize("kind", OPERATORS)
+@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_one_operator(kind, data):
+    plan = plan_of(data.draw(OPERATORS[kind]))
+    assert_all_agree(plan, random_codes(plan, data.draw(seeds)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", OPERATORS)
+@settings(max_examples=400, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_one_operator_at_length(kind, data):
+    plan = plan_of(data.draw(OPERATORS[kind]))
+    assert_all_agree(plan, random_codes(plan, data.draw(seeds)))
+
+
+def wide_sum(kind: type[LinearOperator], bias: int) -> LinearOperator:
+    """A sum of 3 x 3 x 256 products of like signs, far beyond 2^24, and of odd numbers, so that float32 loses some."""
+    rng = np.random.default_rng(0)
+    shapes = {Convolution: ((3, 3, 256), (3, 3, 256, 4), (1, 1, 4)), FullyConnected: ((2304,), (2304, 4), (4,))}
+    shape, kernel, result = shapes[kind]
+    weights = rng.integers(100, 127, kernel, np.int8, endpoint=True) * np.int8([1, -1, 1, -1])
+    x, output = tensor("x", shape, 0.5, -128), tensor("y", result, 2.0**16, 0)
+    scale = np.full(4, 0.004, np.float32)
+    return kind((x,), output, weights, scale, np.full(4, bias, np.int32), np.zeros(4), "none")
+
+
+@pytest.mark.parametrize("bias", [0, 12345, 2**24 + 1, -(2**29) - 1])
+@pytest.mark.parametrize("kind", [Convolution, FullyConnected])
+def test_sums_beyond_float32(kind, bias):
+    operator = wide_sum(kind, bias)
+    assert operator.largest_sum > EXACT_IN_FLOAT32
+    plan = plan_of(operator)
+    result = assert_all_agree(plan, random_codes(plan, 1))
+    assert len(np.unique(result)) > 4
+
+
+def test_a_sum_that_float32_cannot_add_up():
+    """2^24 + 1 and its like decide between two levels: float32 partial sums would lose the 1."""
+    x = tensor("x", (1025,), 1, -128)
+    weights = np.full((1025, 1), 127, np.int8)
+    weights[-1] = 1
+    # 127 * 130 * 1024 = 2^24 + 127 * 130 * 1024 - 2^24; the bias brings the sum to exactly half a level.
+    total = 127 * 131 * 1024
+    bias = np.int32([2**24 - total])
+    output = tensor("y", (1,), 2.0**25 + 2, 0)
+    operator = FullyConnected((x,), output, weights, np.float32([1]), bias, np.zeros(1), "none")
+    assert operator.largest_sum > EXACT_IN_FLOAT32
+    codes = np.full((3, 1025), 131, np.uint8)
+    codes[:, -1] = [0, 1, 2]
+    assert_all_agree(plan_of(operator), [codes])
+
+
+@pytest.mark.parametrize("sum_in_levels, expected", [(0.5, 0), (1.5, 2), (2.5, 2), (-0.5, 0), (-1.5, -2), (-2.5, -2)])
+def test_linear_operators_round_ties_to_even(sum_in_levels, expected):
+    x, output = tensor("x", (1,), 1, 0), tensor("y", (1,), 2, 0)
+    bias = np.int32([2 * sum_in_levels])
+    operator = FullyConnected((x,), output, np.ones((1, 1), np.int8), np.float32([1]), bias, np.zeros(1), "none")
+    assert assert_all_agree(plan_of(operator), [np.full((1, 1), 128, np.uint8)]).item() == expected
+
+
+@pytest.mark.parametrize("sum_in_levels, expected", [(0.5, 1), (1.5, 2), (-0.5, 0), (-1.5, -1)])
+def test_add_rounds_ties_up(sum_in_levels, expected):
+    left, right, output = tensor("a", (1, 1, 1), 1, 0), tensor("b", (1, 1, 1), 1, 0), tensor("y", (1, 1, 1), 2, 0)
+    operator = Add((left, right), output, activation="none")
+    codes = [np.full((1, 1, 1, 1), value, np.uint8) for value in (128 + int(2 * sum_in_levels), 128)]
+    assert assert_all_agree(plan_of(operator), codes).item() == expected
+
+
+def test_softmax_is_within_a_level_of_the_real_one():
+    operator = Softmax((tensor("x", (10,), 0.1, 5),), tensor("y", (10,), 1 / 256, -128))
+    plan = plan_of(operator)
+    (codes,) = random_codes(plan, 2)
+    levels = assert_all_agree(plan, [codes])
+    powers = np.exp(0.1 * (codes.astype(float) - 128 - 5))
+    assert np.abs((levels + 128) / 256 - powers / powers.sum(-1, keepdims=True)).max() <= 1 / 256
+
+
+@pytest.mark.parametrize("bits", [2, 4, 7])
+def test_saturation_is_the_upper_clip_of_a_narrow_unsigned_grid(bits):
+    """Sums from far below 0 to far beyond the clip give the levels 0 .. 2^k - 1, at the top of int8."""
+    top = 2**bits - 1
+    x, output = tensor("x", (1, 256, 1), 1, 0), tensor("y", (1, 256, 1), 1, 127 - top)
+    scale, bias = np.float32([1]), np.int32([0])
+    weights = np.ones((1, 1, 1, 1), np.int8)
+    operator = Convolution((x,), output, weights, scale, bias, np.zeros(1), "relu")
+    codes = np.arange(256, dtype=np.uint8).reshape(1, 1, 256, 1)
+    levels = assert_all_agree(plan_of(operator), [codes]).ravel() - output.zero_point
+    np.testing.assert_array_equal(levels, np.clip(np.arange(-128, 128), 0, top))
+
+
+def test_variables_do_not_train():
+    plan = plan_of(wide_sum(Convolution, 0))
+    assert not build_twin(plan).trainable_variables
