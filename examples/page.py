@@ -84,7 +84,7 @@ def _weights_plot(weights: dict[str, dict[int, int]]) -> str:
         axes.set_title(layer, fontsize=9)
         if len(counts) <= 16:
             axes.set_xticks(list(counts))
-        axes.tick_params(labelsize=7)
+        axes.tick_params(labelsize=6)
     return _embedded(figure)
 
 

@@ -49,17 +49,18 @@ def symmetric_grid_ste(clamped, num_bits):
 
 
 def rescale_factor(quantized, target_stddev):
-    """The constant that gives `quantized` the standard deviation `target_stddev` (SAT's scale; no gradient).
+    """The constant that gives `quantized` the standard deviation `target_stddev` (SAT's scale; no gradient)."""
+    return tf.stop_gradient(target_stddev) / unbiased_stddev(quantized)
 
-    `target_stddev / sqrt(VAR[quantized])`, the variance unbiased over the whole tensor. A tensor without variance
-    (constant, or one element) counts as variance 1.
-    """
-    values = tf.stop_gradient(quantized)
+
+def unbiased_stddev(values):
+    """The standard deviation over the whole tensor, with N - 1; 1 for a tensor without any, or beyond float32."""
+    values = tf.stop_gradient(values)
     count = tf.cast(tf.size(values), tf.float32)
     variance = tf.math.reduce_variance(values) * count / tf.maximum(count - 1.0, 1.0)
     # A constant tensor's variance is not exactly zero in float32.
-    negligible = variance <= 1e-12 * tf.reduce_mean(tf.square(values))
-    return tf.stop_gradient(target_stddev * tf.math.rsqrt(tf.where(negligible, tf.ones_like(variance), variance)))
+    usable = (variance > 1e-12 * tf.reduce_mean(tf.square(values))) & tf.math.is_finite(variance)
+    return tf.sqrt(tf.where(usable, variance, tf.ones_like(variance)))
 
 
 def fake_quantize(x, low, high, num_bits, narrow_range=False):
@@ -84,7 +85,7 @@ def pact(x, alpha, levels, calibrated=True):
 
     Gradients, g being the incoming one and y the result:
 
-      dx     = g inside the range, edges included; 0 outside
+      dx     = g inside the range, edges included (up to float32 rounding); 0 outside
       dalpha = sum(g where x > alpha) + (qmin / qmax) sum(g where x < alpha qmin / qmax)     (PACT, eq. 3)
              + sum(g (y - x) / alpha inside the range)              if calibrated (SAT, calibrated gradient)
 

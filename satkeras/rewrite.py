@@ -44,6 +44,7 @@ def with_quantizers(graph: Graph, placement: Placement) -> tuple[Graph, dict[Lay
     configs: dict[Layer, InjectedQuantizeConfig] = {
         layer: WeightQuantizeConfig(quantizer) for layer, quantizer in placement.weights.items()
     }
+    names = {node.name for node in graph.nodes}
     made: dict[Node, Node] = {}
     branches: dict[tuple[Node, Quantizer], Node] = {}
     nodes: list[Node] = []
@@ -53,6 +54,9 @@ def with_quantizers(graph: Graph, placement: Placement) -> tuple[Graph, dict[Lay
         return node
 
     def quantized(source: Node, quantizer: Quantizer, name: str) -> Node:
+        while name in names:
+            name += "_"
+        names.add(name)
         layer = keras.layers.Activation("linear", name=name)
         configs[layer] = OutputQuantizeConfig(quantizer)
         return add(Node(name, layer, (source,), source.shape))

@@ -39,10 +39,12 @@ class Matches:
       operators: (planned operator, operator of the file), no RESHAPEs.
       tensors: (planned activation, tensor of the file): the inputs as int8, what the operators write, and what
         RESHAPEs of the file make of them.
+      boundaries: (planned activation, tensor of the file): the file's inputs and outputs of another type than int8.
     """
 
     operators: list
     tensors: list
+    boundaries: list
 
 
 def names_of(enum) -> dict[int, str]:
@@ -83,7 +85,12 @@ def match_operators(plan: Plan, model) -> Matches:
         raise ExportError("The converter made something else than was planned", problems)
     planned_at = {root_of[id(x)]: x for x in (*plan.inputs, *(planned.output for planned, _ in operators))}
     roots = {index: _root(index, reshaped) for index in (*planned_at, *reshaped)}
-    return Matches(operators, [(planned_at[root], graph.tensors[index]) for index, root in roots.items()])
+    tensors = [(planned_at[root], graph.tensors[index]) for index, root in roots.items()]
+    crossings = [op for op in graph.operators if _is_boundary(op, model)]
+    ends = [(op.outputs[0], op.inputs[0]) for op in crossings if op.inputs[0] in graph.inputs]
+    ends += [(op.inputs[0], op.outputs[0]) for op in crossings if op.inputs[0] not in graph.inputs]
+    boundaries = [(planned_at[roots[inside]], graph.tensors[outside]) for inside, outside in ends]
+    return Matches(operators, tensors, boundaries)
 
 
 def _root(index: int, reshaped: dict[int, int]) -> int:
@@ -106,7 +113,9 @@ def check_file(plan: Plan, content: bytes, input_type: str, output_type: str) ->
         problems += [(planned.output.name, reason) for reason in _operator_differences(planned, operator, model)]
     for planned, tensor in matches.tensors:
         problems += [(planned.name, reason) for reason in _activation_differences(planned, tensor)]
-    problems += _boundary_problems(model, input_type, output_type)
+    for planned, tensor in matches.boundaries:
+        problems += [(planned.name, reason) for reason in _boundary_differences(planned, tensor)]
+    problems += _type_problems(model, input_type, output_type)
     if problems:
         raise ExportError("The file is not what was planned", problems)
 
@@ -154,7 +163,21 @@ def _activation_differences(planned: Tensor, tensor) -> list[str]:
     ]
 
 
-def _boundary_problems(model, input_type: str, output_type: str) -> list[tuple[str, str]]:
+def uint8_zero_point(planned: Tensor) -> int:
+    """The zero point of a planned tensor held in uint8: every integer is 128 more."""
+    return planned.zero_point + 128
+
+
+def _boundary_differences(planned: Tensor, tensor) -> list[str]:
+    """What a caller reads to turn images into codes and codes into scores; float boundaries have nothing to read."""
+    if TENSOR_TYPES[tensor.type] != "UINT8":
+        return []
+    stored = np.float32(tensor.quantization.scale[0]), tensor.quantization.zeroPoint[0]
+    wanted = planned.scale, uint8_zero_point(planned)
+    return [] if stored == wanted else [f"scale and zero point of its uint8 form are {stored}, planned {wanted}"]
+
+
+def _type_problems(model, input_type: str, output_type: str) -> list[tuple[str, str]]:
     graph = model.subgraphs[0]
     problems = []
     for indices, wanted in ((graph.inputs, input_type), (graph.outputs, output_type)):

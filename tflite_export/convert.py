@@ -5,7 +5,7 @@ import warnings
 import tensorflow as tf
 from tensorflow.lite.tools import flatbuffer_utils
 
-from tflite_export.check import check_file, match_operators
+from tflite_export.check import TENSOR_TYPES, check_file, match_operators, uint8_zero_point
 from tflite_export.emit import emit
 from tflite_export.errors import ExportError
 from tflite_export.plan import LinearOperator, Plan
@@ -61,6 +61,10 @@ def _write_planned_numbers(plan: Plan, model) -> None:
     for planned, tensor in matches.tensors:
         tensor.quantization.scale = [float(planned.scale)]
         tensor.quantization.zeroPoint = [planned.zero_point]
+    for planned, tensor in matches.boundaries:
+        if TENSOR_TYPES[tensor.type] == "UINT8":
+            tensor.quantization.scale = [float(planned.scale)]
+            tensor.quantization.zeroPoint = [uint8_zero_point(planned)]
 
 
 def _as_stored(scale, tensor) -> list[float]:

@@ -21,7 +21,7 @@ class PACTQuantizer(Quantizer):
     Forward: `(alpha / a) round(a clip(x, 0, alpha) / alpha)`, `a = 2^k - 1`. Signed (two-sided): clip to
     [-alpha, alpha], `n = 2^(k-1) - 1` steps a side with zero among the levels; at 8 bits one step more below.
 
-    Gradient: x's is 1 inside the clip, edges included, 0 outside. alpha's is the sum of the incoming gradient above
+    Gradient: x's is 1 inside the clip, edges included (up to float32 rounding), 0 outside. alpha's is the sum of the incoming gradient above
     the clip (minus the sum below, if signed), plus, if calibrated, the rounding error `(y - x) / alpha` inside.
 
     int8 holds every width; int4 up to 3 bits unsigned, 4 signed.
@@ -70,7 +70,7 @@ class PACTQuantizer(Quantizer):
     def __call__(self, inputs, training, weights, **kwargs):
         alpha = tf.convert_to_tensor(weights["alpha"])
         # A floor with a straight-through gradient, so that an alpha driven below zero can come back.
-        alpha += tf.stop_gradient(tf.maximum(alpha, SMALLEST_ALPHA) - alpha)
+        alpha = tf.stop_gradient(tf.maximum(alpha, SMALLEST_ALPHA)) + (alpha - tf.stop_gradient(alpha))
         return quant_ops.pact(tf.cast(inputs, tf.float32), alpha, self.levels, self.calibrated)
 
     def scale(self, variables, latent=None):

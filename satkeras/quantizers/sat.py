@@ -23,7 +23,7 @@ class SATWeightQuantizer(DoReFaWeightQuantizer):
       stddev    Q* = Q sqrt(VAR[w] / VAR[Q])             keeps the latent weight's standard deviation
 
     VAR is the unbiased variance over the tensor, of the *quantized* weight (of the clamped one when num_bits is None).
-    Gradient: DoReFa's, times the scale, which counts as a constant.
+    A tensor without variance counts as variance 1. Gradient: DoReFa's, times the scale, which counts as a constant.
 
     The integers are DoReFa's; only the size of a step changes. int8 and int4 hold them as there.
 
@@ -47,7 +47,7 @@ class SATWeightQuantizer(DoReFaWeightQuantizer):
 
     def _factor(self, latent, quantized):
         if self.rescale == "stddev":
-            target = tf.math.reduce_std(tf.stop_gradient(latent))
+            target = quant_ops.unbiased_stddev(latent)
         else:
             # Keras' kernels are (h, w, in, out) and (in, out).
             fan_out = latent.shape.num_elements() / (1 if self.depthwise else latent.shape[-2])

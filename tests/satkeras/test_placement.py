@@ -1,10 +1,13 @@
 """Which tensor gets which quantizer, seen in the quantized model."""
 
+import dataclasses
+
 import pytest
 import tf_keras
 from tf_keras import layers
 
-from satkeras import quantize_model
+from satkeras import SCHEMES, quantize_model
+from satkeras.graph import read_graph
 from satkeras.quantizers import (
     DoReFaActivationQuantizer,
     DoReFaWeightQuantizer,
@@ -15,6 +18,7 @@ from satkeras.quantizers import (
     SATWeightQuantizer,
 )
 
+ONE_WIDTH = dataclasses.replace(SCHEMES["sat"], first_layer_bits=None, last_layer_bits=None)
 UNSIGNED_STREAM, SIGNED_STREAM = MovingRangeQuantizer(8), MovingRangeQuantizer(8, signed=True)
 
 
@@ -128,10 +132,6 @@ def test_signed_inputs_get_two_sided_grids(batch_norm, quantizers_of):
 
 @pytest.mark.parametrize("bits", [8, 5, None])
 def test_first_and_last_layers(bits, quantizers_of):
-    import dataclasses
-
-    from satkeras import SCHEMES
-
     model = sequential(
         layers.Conv2D(2, 3, name="first", activation="relu"),
         layers.Conv2D(2, 3, name="middle", activation="relu"),
@@ -165,7 +165,7 @@ def test_only_layers_without_batch_norm_are_rescaled(quantizers_of):
     normed = layers.BatchNormalization()(layers.Conv2D(2, 3, name="normed")(alone))
     partly = layers.Conv2D(2, 3, name="partly")(normed)
     summed = layers.Add()([layers.BatchNormalization()(partly), partly])
-    found = quantizers_of(quantize_model(tf_keras.Model(inputs, layers.Conv2D(2, 3, name="last")(summed))))
+    found = quantizers_of(quantize_model(tf_keras.Model(inputs, layers.Conv2D(2, 1, name="last")(summed))))
     rescaled = {name for name, quantizer in found.items() if isinstance(quantizer, SATWeightQuantizer)}
     assert rescaled == {"quant_alone", "quant_partly", "quant_last"}
 
@@ -211,3 +211,78 @@ def test_full_precision_parts(weight_bits, activation_bits, residual_model, quan
     # Without low-bit activations no tensor is quantized at all.
     assert bool(found) == (activation_bits is not None)
     assert all(quantizer.num_bits is not None for quantizer in found.values())
+
+
+def bottleneck(name, x, *more):
+    """A pointwise convolution and batch norm, then maybe a ReLU6."""
+    x = layers.Conv2D(4, 1, use_bias=False, name=name)(x)
+    x = layers.BatchNormalization(name=f"{name}_bn")(x)
+    for layer in more:
+        x = layer(x)
+    return x
+
+
+def test_linear_bottlenecks(quantizers_of):
+    inputs = tf_keras.Input((8, 8, 3), name="image")
+    direct = bottleneck("direct", bottleneck("stem", inputs))
+    x = bottleneck("expand", direct, layers.ReLU(6.0, name="relu"))
+    x = layers.Add(name="sum")([direct, bottleneck("project", x)])
+    model = tf_keras.Model(inputs, bottleneck("last", x))
+    assert quantizers_of(quantize_model(model, ONE_WIDTH)) == {
+        "quant_image_output": InputQuantizer(0.0, 255.0),
+        "quant_stem_input": PACTQuantizer(4),
+        **{f"quant_{name}": DoReFaWeightQuantizer(4) for name in ("stem", "direct", "expand", "project", "last")},
+        "quant_stem_bn_output": PACTQuantizer(4, signed=True),
+        "quant_direct_bn_output": SIGNED_STREAM,
+        "quant_expand_input": PACTQuantizer(4, signed=True),
+        "quant_relu_output": PACTQuantizer(4),
+        "quant_project_bn_output": SIGNED_STREAM,
+        "quant_sum_output": SIGNED_STREAM,
+        "quant_last_input": PACTQuantizer(4, signed=True),
+        "quant_last_bn_output": SIGNED_STREAM,
+    }
+
+
+def test_preactivation(quantizers_of):
+    inputs = tf_keras.Input((8, 8, 3), name="image")
+    stream = layers.Conv2D(4, 3, padding="same", name="stem")(inputs)
+    x = layers.ReLU(name="relu")(layers.BatchNormalization()(stream))
+    x = layers.Add(name="sum")([stream, layers.Conv2D(4, 3, padding="same", name="branch")(x)])
+    model = quantize_model(tf_keras.Model(inputs, x), ONE_WIDTH, input_range=(-128, 127))
+    assert quantizers_of(model) == {
+        "quant_image_output": InputQuantizer(-128.0, 127.0),
+        "quant_stem_input": PACTQuantizer(4, signed=True),
+        "quant_stem": SATWeightQuantizer(4),
+        "quant_stem_output": SIGNED_STREAM,
+        "quant_relu_output": PACTQuantizer(4),
+        "quant_branch": SATWeightQuantizer(4),
+        "quant_branch_output": SIGNED_STREAM,
+        "quant_sum_output": SIGNED_STREAM,
+    }
+
+
+def test_the_stream_itself_goes_past_its_branches(residual_model):
+    nodes = read_graph(quantize_model(residual_model)).nodes
+    sources = {node.layer.name: [parent.layer.name for parent in node.inputs] for node in nodes}
+    assert sources["quant_conv"] == ["quant_conv_input"]
+    assert sources["quant_conv_input"] == ["quant_stem_relu_output"]
+    assert sources["add"] == ["quant_depthwise_bn_output", "quant_stem_relu_output"]
+    assert sources["quant_head_input"] == ["quant_add_output"]
+
+
+@pytest.mark.parametrize("batch_norm_after", ["first call", "second call"])
+def test_a_shared_kernel_is_rescaled_if_any_call_lacks_a_batch_norm(batch_norm_after, quantizers_of):
+    inputs = tf_keras.Input((8, 8, 3))
+    shared = layers.Conv2D(3, 1, name="shared")
+    norms = [layers.BatchNormalization(), layers.ReLU()]
+    first, second = norms if batch_norm_after == "first call" else reversed(norms)
+    model = tf_keras.Model(inputs, second(shared(first(shared(inputs)))))
+    assert quantizers_of(quantize_model(model))["quant_shared"] == SATWeightQuantizer(8)
+
+
+def test_an_override_quantizes_the_input_of_its_layer_only(quantizers_of):
+    """Also in a model whose other tensors stay in full precision: an override must not be ignored."""
+    stack = [layers.Conv2D(2, 3, activation="relu", name=name) for name in ("a", "b", "c")]
+    model = sequential(*stack)
+    found = quantizers_of(quantize_model(model, activation_bits=None, overrides={"b": {"activation_bits": 4}}))
+    assert found.get("quant_a_relu_output") == PACTQuantizer(4)

@@ -122,3 +122,15 @@ def test_degenerate_tensors(x, num_bits, signed, variables_of, integers_on_grid,
 def test_arguments_that_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         PACTQuantizer(**arguments)
+
+
+@pytest.mark.parametrize("alpha", [0.0, -0.5, -3.0, -1e4])
+def test_a_negative_alpha_is_floored_exactly(alpha, variables_of, integers_on_grid):
+    """What the model computes with is the grid that `quant_params` states."""
+    quantizer = PACTQuantizer(4)
+    variables = variables_of(quantizer)
+    variables["alpha"].assign(alpha)
+    np.testing.assert_array_equal(integers_on_grid(quantizer, [0.0, 1.0], variables), [0, 15])
+    with tf.GradientTape() as tape:
+        y = quantizer(tf.constant([5e-5, 1.0]), True, variables)
+    assert float(tape.gradient(y, variables["alpha"])) == pytest.approx(1, abs=1)

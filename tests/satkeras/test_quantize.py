@@ -1,0 +1,398 @@
+"""`quantize_model` and `strip`: what they keep, what they take, what they refuse."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_model_optimization as tfmot
+import tf_keras
+from tf_keras import layers
+
+from satkeras import SCHEMES, quantize_model, strip
+from satkeras.quantizers import (
+    InputQuantizer,
+    MaxWeightQuantizer,
+    MovingRangeQuantizer,
+    PACTQuantizer,
+    SATWeightQuantizer,
+)
+
+
+def small_model(*more):
+    return tf_keras.Sequential(
+        [layers.Conv2D(3, 3, activation="relu", name="conv"), *more, layers.Flatten(), layers.Dense(5, name="logits")]
+    )
+
+
+def sequential(*stack):
+    return tf_keras.Sequential([layers.InputLayer((8, 8, 3), name="image"), *stack])
+
+
+def built(model, shape=(None, 8, 8, 3)):
+    model.build(shape)
+    return model
+
+
+def float_weights(model):
+    """Every weight of a quantized model that its float model has, by the name within the layer."""
+    inside = strip(model)
+    return {f"{layer.name}/{index}": w for layer in inside.layers for index, w in enumerate(layer.get_weights())}
+
+
+def test_the_model_itself_is_not_changed(residual_model):
+    identities = [id(layer) for layer in residual_model.layers]
+    config, weights = residual_model.to_json(), residual_model.get_weights()
+    x = np.ones((1, 8, 8, 3), np.float32)
+    result = residual_model(x).numpy()
+    quantize_model(residual_model)
+    assert [id(layer) for layer in residual_model.layers] == identities
+    assert residual_model.to_json() == config
+    np.testing.assert_array_equal(residual_model(x), result)
+    for now, then in zip(residual_model.get_weights(), weights, strict=True):
+        np.testing.assert_array_equal(now, then)
+
+
+def test_the_copy_shares_no_variable_and_starts_from_the_weights(residual_model, train):
+    for variable in residual_model.weights:
+        variable.assign(np.random.default_rng(1).uniform(0.5, 1, variable.shape))
+    before = {layer.name: layer.get_weights() for layer in residual_model.layers if layer.weights}
+    model = quantize_model(residual_model)
+    assert not {id(variable) for variable in model.weights} & {id(variable) for variable in residual_model.weights}
+    found = float_weights(model)
+    assert len(found) == sum(map(len, before.values()))
+    for name, weights in before.items():
+        for index, weight in enumerate(weights):
+            np.testing.assert_array_equal(found[f"{name}/{index}"], weight)
+    train(model)
+    for name, weights in before.items():
+        for weight, kept in zip(weights, residual_model.get_layer(name).get_weights(), strict=True):
+            np.testing.assert_array_equal(weight, kept)
+
+
+@pytest.mark.parametrize("scheme", ["sat", "pact", "dorefa", "int8"])
+def test_one_step_moves_every_trainable_variable(scheme, residual_model, train):
+    # PACT's own gradient of alpha is 0 below the clip, and x's is 0 above: put values on both sides of every clip.
+    residual_model.get_layer("head").bias.assign(np.linspace(0, 0.03, 6))
+    learned = SCHEMES[scheme]
+    for field in ("activations", "last_activations") if scheme in ("sat", "pact") else ():
+        reachable = dataclasses.replace(getattr(learned, field), initial_alpha=0.01)
+        learned = dataclasses.replace(learned, **{field: reachable})
+    model = quantize_model(residual_model, learned)
+    before = {variable.name: variable.numpy() for variable in model.trainable_variables}
+    train(model)
+    still = [v.name for v in model.trainable_variables if np.array_equal(v.numpy(), before[v.name])]
+    # A bias before a batch norm shifts nothing.
+    assert [name for name in still if "depthwise/bias" not in name] == []
+    alphas = sum("alpha" in name for name in before)
+    assert alphas == (4 if scheme in ("sat", "pact") else 0)
+    assert np.isfinite(model.predict(np.ones((1, 8, 8, 3)), verbose=0)).all()
+
+
+def test_alpha_decay_reaches_the_loss_and_shrinks_alpha(train):
+    scheme = dataclasses.replace(SCHEMES["sat"], last_activations=PACTQuantizer(8, initial_alpha=10.0, alpha_decay=0.5))
+    model = quantize_model(built(small_model()), scheme)
+    assert [float(loss) for loss in model.losses] == pytest.approx([0.5 * 10**2])
+    (alpha,) = (variable for variable in model.trainable_variables if "alpha" in variable.name)
+    train(model, epochs=3)
+    assert 0 < float(alpha) < 9
+
+
+@pytest.mark.parametrize(
+    "stack",
+    [
+        [layers.Conv2D(3, 3, activation="relu", name="conv"), layers.Dense(5, activation="softmax", name="logits")],
+        [
+            layers.Conv2D(3, 3, activation=tf.nn.relu, name="conv"),
+            layers.Dense(5, activation=tf.nn.softmax, name="logits"),
+        ],
+        [layers.Conv2D(3, 3, name="conv"), layers.ReLU(), layers.Dense(5, name="logits"), layers.Softmax()],
+        [
+            layers.Conv2D(3, 3, name="conv"),
+            layers.Activation("relu"),
+            layers.Dense(5, name="logits"),
+            layers.Activation("softmax"),
+        ],
+    ],
+    ids=["string", "function", "layer", "activation layer"],
+)
+def test_activations_in_any_form(stack, quantizers_of):
+    at = next(index for index, layer in enumerate(stack) if isinstance(layer, layers.Dense))
+    model = built(tf_keras.Sequential([*stack[:at], layers.Flatten(), *stack[at:]]))
+    quantized = quantize_model(model)
+    relus = [layer.name for layer in quantized.layers if isinstance(layer, layers.ReLU)]
+    assert len(relus) == 1
+    assert quantizers_of(quantized)[f"quant_{relus[0]}_output"] == PACTQuantizer(8, initial_alpha=10.0)
+    assert isinstance(quantized.layers[-1], layers.Softmax)
+    x = np.random.default_rng(0).uniform(0, 255, (3, 8, 8, 3)).astype(np.float32)
+    np.testing.assert_allclose(strip(quantized)(x), model(x), rtol=1e-5)
+
+
+OVERRIDES = {
+    "bits": ({"a": {"weight_bits": 3}}, SATWeightQuantizer(3), PACTQuantizer(4)),
+    "both bits": ({"a": {"weight_bits": 3, "activation_bits": 2}}, SATWeightQuantizer(3), PACTQuantizer(2)),
+    "full precision": ({"a": {"weight_bits": None}}, SATWeightQuantizer(None), PACTQuantizer(4)),
+    "name": ({"a": "int8"}, MaxWeightQuantizer(8), MovingRangeQuantizer(8)),
+    "value": ({"a": SCHEMES["sat"].with_bits(7, 6)}, SATWeightQuantizer(7), PACTQuantizer(6)),
+    "pattern": ({"?": {"weight_bits": 5}}, SATWeightQuantizer(5), PACTQuantizer(4)),
+    "last match": ({"*": {"weight_bits": 5}, "a*": {"weight_bits": 6}}, SATWeightQuantizer(6), PACTQuantizer(4)),
+    "on top of each other": ({"*": "int8", "a": {"weight_bits": 6}}, MaxWeightQuantizer(6), MovingRangeQuantizer(8)),
+    "other layer": ({"logits": {"weight_bits": 6}}, SATWeightQuantizer(4), PACTQuantizer(4)),
+}
+
+
+@pytest.mark.parametrize(("overrides", "weights", "activations"), OVERRIDES.values(), ids=OVERRIDES.keys())
+def test_overrides(overrides, weights, activations, quantizers_of):
+    model = built(small_model(layers.Conv2D(2, 3, activation="relu", name="a")))
+    found = quantizers_of(quantize_model(model, overrides=overrides))
+    assert (found["quant_a"], found["quant_conv_relu_output"]) == (weights, activations)
+
+
+def test_an_override_wins_over_the_first_and_last_layers(quantizers_of):
+    found = quantizers_of(
+        quantize_model(built(small_model()), overrides={"*": {"weight_bits": 3, "activation_bits": 5}})
+    )
+    assert (found["quant_conv"].num_bits, found["quant_logits"].num_bits) == (3, 3)
+    assert found["quant_conv_relu_output"].num_bits == 5
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            {"cnov": "int8"},
+            r"must match a convolution or dense layer. Received: 'cnov', which matches none of \['conv'",
+        ),
+        ({"flatten*": "int8"}, "must match a convolution or dense layer. Received: 'flatten"),
+        ({"conv": {"bits": 3}}, "override of 'conv' must be a scheme or a mapping with weight_bits"),
+        ({"conv": {}}, "override of 'conv' must be a scheme or a mapping with weight_bits"),
+        ({"conv": "lsq"}, "scheme must be one of"),
+        ({"conv": {"weight_bits": 9}}, "works with 2 to 8 bits. Received: num_bits=9"),
+    ],
+)
+def test_overrides_that_are_refused(overrides, message):
+    with pytest.raises(ValueError, match=message):
+        quantize_model(built(small_model()), overrides=overrides)
+
+
+def test_two_stages(residual_model, train, quantizers_of):
+    clamped = train(quantize_model(residual_model, weight_bits=None, activation_bits=None), epochs=2)
+    latent = float_weights(clamped)
+    quantized = quantize_model(clamped, weight_bits=4, activation_bits=4)
+    found = float_weights(quantized)
+    assert found.keys() == latent.keys()
+    for name, weight in latent.items():
+        np.testing.assert_array_equal(found[name], weight, err_msg=name)
+    assert quantizers_of(quantized).keys() == quantizers_of(quantize_model(residual_model)).keys()
+    assert {float(v) for v in quantized.trainable_variables if "alpha" in v.name} == {8.0, 10.0}
+    train(quantized)
+
+
+def test_clamped_full_precision_rescales_where_no_batch_norm_follows():
+    model = built(small_model())
+    clamped = quantize_model(model, weight_bits=None, activation_bits=None)
+    kernel, bias = model.get_layer("logits").get_weights()
+    bounded = np.tanh(kernel) / np.abs(np.tanh(kernel)).max()
+    expected = bounded / np.sqrt(5 * bounded.var(ddof=1))
+    x = np.random.default_rng(0).normal(size=(2, kernel.shape[0])).astype(np.float32)
+    np.testing.assert_allclose(clamped.get_layer("quant_logits")(x), x @ expected + bias, rtol=1e-3, atol=1e-4)
+
+
+def test_strip_gives_the_float_model_back(residual_model):
+    inside = strip(quantize_model(residual_model, "int8"))
+    canonical = strip(quantize_model(inside, "int8"))
+    x = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype(np.float32)
+    np.testing.assert_allclose(inside(x), residual_model(x), rtol=1e-5)
+    # The second round trip changes nothing at all.
+    assert [layer.get_config() for layer in canonical.layers] == [layer.get_config() for layer in inside.layers]
+    assert (inside.name, inside.input_names) == (residual_model.name, ["image"])
+    assert {layer.name for layer in inside.layers} >= {layer.name for layer in residual_model.layers}
+
+
+def test_a_layer_called_twice_stays_one_layer_and_trains(images, train):
+    inputs = tf_keras.Input((8, 8, 3), name="image")
+    shared = layers.Conv2D(3, 3, padding="same", name="shared")
+    x = layers.ReLU(name="relu")(shared(inputs))
+    x = layers.Flatten()(layers.ReLU(name="relu_2")(shared(x)))
+    model = quantize_model(tf_keras.Model(inputs, layers.Dense(5, activation="softmax", name="logits")(x)))
+    wrapper = model.get_layer("quant_shared")
+    assert len(wrapper._inbound_nodes) >= 2
+    before = [variable.numpy() for variable in wrapper.trainable_variables]
+    train(model, epochs=2)
+    for variable, value in zip(wrapper.trainable_variables, before, strict=True):
+        assert not np.array_equal(variable.numpy(), value), variable.name
+    assert np.isfinite(strip(model).predict(images[0], verbose=0)).all()
+
+
+class Subclassed(tf_keras.Model):
+    def call(self, inputs):
+        return inputs
+
+
+@pytest.mark.parametrize(
+    ("model", "error", "message"),
+    [
+        (lambda: keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]), TypeError, "import tf_keras"),
+        (lambda: "model.h5", TypeError, "needs a tf_keras model.*Received: builtins.str"),
+        (lambda: Subclassed(name="mine"), ValueError, "functional or Sequential model. Received: subclassed 'mine'"),
+        (small_model, ValueError, r"needs a built model: call sequential.*\.build\(input_shape\) first"),
+        (lambda: quantize_model(built(small_model())), ValueError, r"already quantized in \[.*satkeras.strip\(model\)"),
+    ],
+    ids=["keras 3", "no model", "subclassed", "unbuilt", "quantized"],
+)
+def test_models_that_are_refused(model, error, message):
+    with pytest.raises(error, match=message):
+        quantize_model(model())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"scheme": "lsq"}, ValueError, r"scheme must be one of \['dorefa', 'int8', 'pact', 'sat'\].*scheme='lsq'"),
+        ({"weight_bits": 1}, ValueError, "works with 2 to 8 bits. Received: num_bits=1"),
+        ({"activation_bits": 9}, ValueError, "works with 2 to 8 bits. Received: num_bits=9"),
+        ({"weight_bits": 4.0}, TypeError, "needs an integer num_bits or None"),
+        ({"input_range": (-1, 1)}, ValueError, "0.0 must be one of the 256 codes of input_range"),
+    ],
+    ids=str,
+)
+def test_arguments_that_are_refused(arguments, error, message):
+    with pytest.raises(error, match=message):
+        quantize_model(built(small_model()), **arguments)
+
+
+def test_unsupported_layers_are_all_listed():
+    inputs = tf_keras.Input((8, 8, 4), name="image")
+    x = layers.Conv2D(4, 3, groups=2, name="grouped")(inputs)
+    x = layers.Conv2D(4, 3, activation="swish", name="swished")(x)
+    x = layers.LeakyReLU(name="leaky")(x)
+    x = layers.BatchNormalization(axis=1, name="norm")(x)
+    x = layers.AveragePooling2D(padding="same", name="average")(x)
+    x = layers.Multiply(name="product")([x, x])
+    x = layers.Concatenate(name="joined")([x, x])
+    x = layers.Conv2D(4, 1, name="fine")(x)
+    x = layers.Dense(3, name="deep")(layers.Reshape((-1, 4))(x))
+    with pytest.raises(ValueError, match="8 layers of .* are not supported") as caught:
+        quantize_model(tf_keras.Model(inputs, x))
+    text = str(caught.value)
+    for line in (
+        "grouped (Conv2D): grouped convolutions",
+        "swished (Conv2D): activation 'swish'",
+        "leaky (LeakyReLU): no rule for this class",
+        "norm (BatchNormalization): needs axis=-1, has axis=",
+        "average (AveragePooling2D): needs padding='valid'",
+        "product (Multiply): no rule for this class",
+        "joined (Concatenate): no rule for this class",
+        "deep (Dense): needs inputs of shape (batch, features), gets rank 3",
+        "Supported: Activation, Add, AveragePooling2D",
+    ):
+        assert line in text
+    assert "fine" not in text
+
+
+def test_strip_refuses_a_float_model():
+    model = built(small_model())
+    with pytest.raises(ValueError, match=f"needs a model that quantize_model returned. Received: '{model.name}'"):
+        strip(model)
+
+
+def test_training_on_images_in_other_units_stops(images):
+    model = quantize_model(built(small_model()))
+    model.compile("sgd", tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    x, y = images
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"input_range=\(0.0, 255.0\)"):
+        model.fit(x / 255, y, verbose=0)
+    model.fit(x, y, verbose=0)
+
+
+@pytest.mark.parametrize("bits", [8, 5, None])
+def test_first_and_last_layers(bits, quantizers_of):
+    model = sequential(
+        layers.Conv2D(2, 3, name="first", activation="relu"),
+        layers.Conv2D(2, 3, name="middle", activation="relu"),
+        layers.Flatten(),
+        layers.Dense(2, name="last"),
+    )
+    scheme = dataclasses.replace(SCHEMES["sat"], first_layer_bits=bits, last_layer_bits=bits)
+    found = quantizers_of(quantize_model(model, scheme, weight_bits=3, activation_bits=2))
+    assert found["quant_first"] == SATWeightQuantizer(bits or 3)
+    assert found["quant_middle"] == SATWeightQuantizer(3)
+    assert found["quant_last"] == SATWeightQuantizer(bits or 3)
+    assert found["quant_first_relu_output"] == PACTQuantizer(2)
+    assert found["quant_middle_relu_output"] == PACTQuantizer(bits or 2, initial_alpha=10.0)
+
+
+@pytest.mark.parametrize(
+    ("input_range", "signed"), [((0, 255), False), ((0, 1), False), ((-1, 127 / 128), True), ((-128, 127), True)]
+)
+def test_input_range(input_range, signed, quantizers_of):
+    pooled = sequential(layers.AveragePooling2D(name="pool"), layers.Flatten(), layers.Dense(2, name="logits"))
+    found = quantizers_of(quantize_model(pooled, input_range=input_range))
+    assert found["quant_image_output"] == InputQuantizer(*map(float, input_range))
+    assert found["quant_pool_output"].signed is signed
+
+
+@pytest.mark.parametrize(
+    ("weight_bits", "activation_bits"), [(None, None), (4, None), (None, 4)], ids=["none", "weights", "activations"]
+)
+def test_full_precision_parts(weight_bits, activation_bits, residual_model, quantizers_of):
+    found = quantizers_of(quantize_model(residual_model, weight_bits=weight_bits, activation_bits=activation_bits))
+    weights = {name: found.pop(f"quant_{name}").num_bits for name in ("stem", "conv", "depthwise", "head", "logits")}
+    edge = None if weight_bits is None else 8
+    assert weights == {"stem": edge, "logits": edge, **dict.fromkeys(("conv", "depthwise", "head"), weight_bits)}
+    # Without low-bit activations no tensor is quantized at all.
+    assert bool(found) == (activation_bits is not None)
+    assert all(quantizer.num_bits is not None for quantizer in found.values())
+
+
+def test_frozen_layers_stay_frozen(residual_model, train):
+    residual_model.get_layer("conv").trainable = False
+    quantized = train(quantize_model(residual_model))
+    (before,), (after,) = (model.get_layer("conv").get_weights() for model in (residual_model, strip(quantized)))
+    np.testing.assert_array_equal(after, before)
+
+
+def test_regularizers_see_the_latent_weights():
+    regularized = layers.Dense(5, kernel_regularizer=tf_keras.regularizers.L2(0.1), name="regularized")
+    model = built(tf_keras.Sequential([regularized]), (None, 4))
+    quantized = quantize_model(model, weight_bits=2)
+    kernel = regularized.get_weights()[0]
+    assert [float(loss) for loss in quantized.losses] == pytest.approx([0.1 * (kernel**2).sum()], rel=1e-5)
+
+
+def test_batch_norms_called_at_inference_keep_their_statistics(train):
+    inputs = tf_keras.Input((8, 8, 3))
+    x = layers.BatchNormalization(name="fixed")(layers.Conv2D(4, 3)(inputs), training=False)
+    x = layers.BatchNormalization(name="moving")(layers.Conv2D(4, 3)(x))
+    quantized = quantize_model(tf_keras.Model(inputs, layers.Dense(5)(layers.Flatten()(x))))
+    train(quantized)
+    assert not quantized.get_layer("fixed").moving_mean.numpy().any()
+    assert quantized.get_layer("moving").moving_mean.numpy().any()
+
+
+def test_several_inputs_and_outputs_keep_their_order():
+    left, right = (tf_keras.Input((4,), name=name) for name in ("left", "right"))
+    x = layers.ReLU()(layers.Add()([right, left]))
+    outputs = [layers.Dense(width, name=f"head_{width}")(x) for width in (2, 3)]
+    model = tf_keras.Model([right, left], outputs)
+    for copy in (quantize_model(model), strip(quantize_model(model))):
+        assert copy.input_names == ["right", "left"]
+        assert [output.shape[-1] for output in copy.outputs] == [2, 3]
+
+
+@pytest.mark.parametrize("suffix", [".h5", ""], ids=["h5", "SavedModel"])
+def test_saved_models_load_in_tfmots_scope(suffix, tmp_path, residual_model, images, train, quantizers_of):
+    quantized = train(quantize_model(residual_model))
+    quantized.save(tmp_path / f"model{suffix}")
+    with tfmot.quantization.keras.quantize_scope():
+        loaded = tf_keras.models.load_model(tmp_path / f"model{suffix}")
+    assert quantizers_of(loaded) == quantizers_of(quantized)
+    np.testing.assert_array_equal(loaded.predict(images[0], verbose=0), quantized.predict(images[0], verbose=0))
+
+
+@pytest.mark.parametrize(("scheme", "bits"), [("sat", 4), ("pact", 4), ("dorefa", 4), ("int8", 8)])
+def test_widths_that_are_not_given_are_the_schemes(scheme, bits, quantizers_of):
+    model = built(small_model(layers.Conv2D(2, 3, activation="relu", name="middle")))
+    found = quantizers_of(quantize_model(model, scheme))
+    assert (found["quant_middle"].num_bits, found["quant_conv_relu_output"].num_bits) == (bits, bits)

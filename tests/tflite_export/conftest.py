@@ -1,0 +1,96 @@
+"""What the exporter's tests share, as fixtures, because a test module cannot import another."""
+
+import numpy as np
+import pytest
+import tf_keras
+from tf_keras import layers
+
+import satkeras
+from tflite_export.convert import convert
+from tflite_export.lower import make_plan
+from tflite_export.verify import verify
+
+
+def _random_images(model, count: int) -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    return [rng.integers(0, 256, (count, *x.shape[1:])).astype(np.float32) for x in model.inputs]
+
+
+@pytest.fixture(scope="session")
+def random_images():
+    """A function for `count` images of noise, 0 .. 255, for each input of a model."""
+    return _random_images
+
+
+@pytest.fixture(scope="session")
+def trained():
+    """A function that quantizes a model and trains it for some steps towards random numbers."""
+
+    def trained(model, steps=1, rate=0.01, images=None, **options):
+        quantized = satkeras.quantize_model(model, **options)
+        images = images or _random_images(model, 8)
+        rng = np.random.default_rng(1)
+        targets = [rng.uniform(0, 1, (len(images[0]), *y.shape[1:])).astype(np.float32) for y in quantized.outputs]
+        quantized.compile(tf_keras.optimizers.SGD(rate, clipnorm=1.0), "mse", run_eagerly=steps == 1)
+        for _ in range(steps):
+            quantized.train_on_batch(images, targets)
+        return quantized
+
+    return trained
+
+
+@pytest.fixture(scope="session")
+def chain(trained):
+    """A function for all of it: quantize, train, plan, convert (which checks the file), verify."""
+
+    def chain(model, count=4, **options):
+        quantized = trained(model, **options)
+        plan = make_plan(quantized)
+        return verify(quantized, plan, convert(plan), _random_images(model, count))
+
+    return chain
+
+
+def _residual_model():
+    image = layers.Input((12, 12, 3), name="image")
+    x = layers.Conv2D(8, 3, padding="same", use_bias=False, name="stem")(image)
+    x = layers.BatchNormalization(name="stem_bn")(x)
+    stream = layers.ReLU(6.0, name="stem_relu")(x)
+    x = layers.DepthwiseConv2D(3, padding="same", activation="relu", name="depthwise")(stream)
+    x = layers.Conv2D(8, 1, name="project")(x)
+    x = layers.BatchNormalization(name="project_bn")(x)
+    x = layers.Add(name="add")([stream, x])
+    x = layers.ZeroPadding2D(1, name="pad")(x)
+    x = layers.Conv2D(12, 3, strides=2, name="down")(x)
+    x = layers.BatchNormalization(name="down_bn")(x)
+    x = layers.ReLU(name="down_relu")(x)
+    x = layers.MaxPooling2D(name="max_pool")(x)
+    x = layers.GlobalAveragePooling2D(name="mean")(x)
+    return tf_keras.Model(image, layers.Dense(10, activation="softmax", name="logits")(x), name="residual")
+
+
+@pytest.fixture(scope="session")
+def residual_model():
+    """A float network with one of almost everything."""
+    model = _residual_model()
+    rng = np.random.default_rng(0)
+    for layer in model.layers:
+        layer.set_weights([values + rng.normal(0, 0.1, values.shape) ** 2 for values in layer.get_weights()])
+    return model
+
+
+@pytest.fixture(scope="session")
+def residual(trained, residual_model):
+    """The same at W4A4, trained for a few steps."""
+    return trained(residual_model, steps=3)
+
+
+@pytest.fixture(scope="session")
+def plan(residual):
+    return make_plan(residual)
+
+
+@pytest.fixture(scope="session")
+def content(plan):
+    """The bytes of the plan's file."""
+    return convert(plan)

@@ -1,0 +1,163 @@
+"""Tests of `export_tflite` and `integer_model`: their arguments, and that a file appears whole or not at all."""
+
+import os
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras
+from tf_keras import layers
+
+import tflite_export
+from tflite_export.interpreter import open_interpreter, run
+
+
+@pytest.fixture(scope="module")
+def images(residual, random_images):
+    return random_images(residual, 10)[0]
+
+
+def test_what_is_written_computes_what_the_integer_model_computes(residual, images, tmp_path):
+    path = tmp_path / "net.tflite"
+    report = tflite_export.export_tflite(residual, path)
+    codes = images.astype(np.uint8)
+    (levels,) = run(open_interpreter(path.read_bytes()), codes)
+    np.testing.assert_array_equal(tflite_export.integer_model(residual).predict(codes, verbose=0), levels)
+    assert report.file_bytes == path.stat().st_size
+    assert report.verification is None
+    assert report.path == str(path)
+    assert report.operators["CONV_2D"] == 3
+    assert report.weight_bytes == 3 * 3 * 3 * 8 + 3 * 3 * 8 + 8 * 8 + 3 * 3 * 8 * 12 + 12 * 10
+
+
+@pytest.mark.parametrize(
+    "as_data",
+    [
+        lambda images: images,
+        lambda images: [images],
+        lambda images: images.astype(np.uint8),
+        lambda images: tf.data.Dataset.from_tensor_slices(images).batch(4),
+        lambda images: tf.data.Dataset.from_tensor_slices((images, np.arange(10))).batch(4),
+    ],
+    ids=["array", "list", "uint8", "dataset", "labelled"],
+)
+def test_verify_data(residual, images, tmp_path, as_data):
+    report = tflite_export.export_tflite(residual, tmp_path / "net.tflite", verify_data=as_data(images))
+    assert report.verification.images == 10
+    assert report.verification.differing == 0
+
+
+@pytest.mark.parametrize("types", [("uint8", "uint8"), ("int8", "float32"), ("float32", "int8")])
+def test_types(residual, images, tmp_path, types):
+    path = tmp_path / "net.tflite"
+    report = tflite_export.export_tflite(residual, path, verify_data=images, input_type=types[0], output_type=types[1])
+    interpreter = open_interpreter(path.read_bytes())
+    assert interpreter.get_input_details()[0]["dtype"] == np.dtype(types[0])
+    assert interpreter.get_output_details()[0]["dtype"] == np.dtype(types[1])
+    assert report.verification.differing == 0
+
+
+def test_every_step_of_an_input_range_has_its_code(trained, tmp_path):
+    model = tf_keras.Sequential([layers.Input((6, 6, 3)), layers.Conv2D(4, 3, activation="relu"), layers.Conv2D(2, 1)])
+    images = (np.random.default_rng(0).integers(0, 256, (6, 6, 6, 3)) / np.float32(128) - 1).astype(np.float32)
+    quantized = trained(model, images=[images], input_range=(-1, 127 / 128))
+    report = tflite_export.export_tflite(quantized, tmp_path / "net.tflite", verify_data=images)
+    assert report.verification.differing == 0
+    assert report.verification.worst_layer_share < 0.01
+
+
+@pytest.mark.parametrize(
+    "data, message",
+    [
+        (np.zeros((0, 12, 12, 3)), "must have shape"),
+        ([], "must be 1 arrays"),
+        (np.zeros((2, 8, 8, 3)), "must have shape"),
+        (np.full((2, 12, 12, 3), 300.0), "input range"),
+        ([np.zeros((2, 12, 12, 3))] * 2, "must be 1 arrays, one for each input. Received: 2"),
+        (tf.data.Dataset.from_tensor_slices(np.zeros((0, 12, 12, 3), np.float32)).batch(2), "verify_data"),
+    ],
+    ids=["empty", "empty list", "shape", "range", "too many", "empty dataset"],
+)
+def test_data_that_do_not_fit(residual, tmp_path, data, message):
+    with pytest.raises(ValueError, match=message):
+        tflite_export.export_tflite(residual, tmp_path / "net.tflite", verify_data=data)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"input_type": "int16"}, "input_type must be one of .*Received: input_type='int16'"),
+        ({"output_type": None}, "output_type must be one of"),
+        ({"input_type": np.uint8}, "input_type must be one of"),
+    ],
+)
+def test_types_that_there_are_not(residual, tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        tflite_export.export_tflite(residual, tmp_path / "net.tflite", **options)
+
+
+def test_paths_that_cannot_be_written(residual, tmp_path):
+    with pytest.raises(ValueError, match="The folder of path must exist"):
+        tflite_export.export_tflite(residual, tmp_path / "missing" / "net.tflite")
+    with pytest.raises(ValueError, match="Received a folder"):
+        tflite_export.export_tflite(residual, tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="The folder of path must exist"):
+        tflite_export.export_tflite(residual, tmp_path / "file" / "net.tflite")
+
+
+@pytest.mark.parametrize("model", [layers.Dense(3), None, tf.keras.Sequential([tf.keras.layers.Input((3,))])])
+@pytest.mark.parametrize("function", [tflite_export.integer_model, lambda m: tflite_export.export_tflite(m, "x")])
+def test_no_quantized_model(function, model):
+    with pytest.raises(ValueError, match="satkeras.quantize_model returned is required"):
+        function(model)
+
+
+def test_a_float_model(residual_model, tmp_path):
+    with pytest.raises(ValueError, match="is required. Received: Functional 'residual'"):
+        tflite_export.export_tflite(residual_model, tmp_path / "net.tflite")
+
+
+def test_a_model_that_cannot_be_exported_leaves_nothing(trained, residual_model, tmp_path):
+    quantized = trained(residual_model, activation_bits=None)
+    with pytest.raises(tflite_export.ExportError):
+        tflite_export.export_tflite(quantized, tmp_path / "net.tflite")
+    with pytest.raises(tflite_export.ExportError):
+        tflite_export.integer_model(quantized)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("broken", ["replace", "fsync", "chmod"])
+@pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
+def test_an_interrupted_export_leaves_the_old_file(residual, tmp_path, monkeypatch, broken, error):
+    path = tmp_path / "net.tflite"
+    path.write_bytes(b"old")
+
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(os, broken, fail)
+    with pytest.raises(type(error)):
+        tflite_export.export_tflite(residual, path)
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_file_has_the_rights_of_any_other(residual, tmp_path):
+    path, other = tmp_path / "net.tflite", tmp_path / "other"
+    other.touch()
+    path.write_bytes(b"old")
+    tflite_export.export_tflite(residual, path)
+    assert path.stat().st_mode == other.stat().st_mode
+    assert path.read_bytes()[4:8] == b"TFL3"
+    assert set(tmp_path.iterdir()) == {path, other}
+
+
+def test_exporting_does_not_change_the_model(residual, images, tmp_path):
+    weights, answer = residual.get_weights(), residual.predict(images, verbose=0)
+    tflite_export.export_tflite(residual, tmp_path / "a.tflite", verify_data=images)
+    tflite_export.export_tflite(residual, tmp_path / "b.tflite")
+    assert all(np.array_equal(*pair) for pair in zip(weights, residual.get_weights(), strict=True))
+    np.testing.assert_array_equal(residual.predict(images, verbose=0), answer)
+    assert (tmp_path / "a.tflite").read_bytes() == (tmp_path / "b.tflite").read_bytes()
