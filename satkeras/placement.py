@@ -19,7 +19,7 @@ from satkeras.quantizers import InputQuantizer, Quantizer
 from satkeras.schemes import Scheme
 
 # A consumer on the right leaves its producer's result unstored.
-_FOLDED_BY: dict[Kind, set[Kind]] = {
+_FOLDED_BY: dict[Kind | None, set[Kind]] = {
     Kind.LINEAR: {Kind.BATCH_NORM, Kind.RELU},
     Kind.BATCH_NORM: {Kind.BATCH_NORM, Kind.RELU},
     Kind.ADD: {Kind.RELU},

@@ -126,15 +126,16 @@ def _operator_differences(planned: Operator, operator, model) -> list[str]:
     if version > planned.newest_version:
         differences.append(f"{planned.builtin} version {version}; TF 2.6 knows up to {planned.newest_version}")
     if isinstance(planned, LinearOperator):
-        kernel, bias = (model.subgraphs[0].tensors[index] for index in operator.inputs[1:3])
+        kernel, bias = constants_of(operator, model)
         stored = {
             "weights": (_kernel_of(planned, kernel, model), planned.weights),
-            "bias": (_constant(bias, np.int32, model), planned.bias),
+            "bias": (_biases(planned, bias, model), planned.bias),
             "weight scales": _scales(kernel, planned.weight_scale),
-            "bias scales": _scales(bias, planned.bias_scale),
         }
+        if bias is not None:
+            stored["bias scales"] = _scales(bias, planned.bias_scale)
         differences += [f"its {name} differ" for name, pair in stored.items() if not np.array_equal(*pair)]
-        if np.any(kernel.quantization.zeroPoint) or np.any(bias.quantization.zeroPoint):
+        if any(np.any(tensor.quantization.zeroPoint) for tensor in (kernel, bias) if tensor is not None):
             differences.append("its weights have a zero point")
     return differences
 
@@ -239,8 +240,7 @@ def _computes(planned: Operator, taken: list, operator, model, reshaped: dict[in
         if not np.array_equal(paddings, [(0, 0), *planned.paddings, (0, 0)]):
             return False
     if isinstance(planned, LinearOperator):
-        kernel, bias = (tensors[index] for index in operator.inputs[1:3])
-        if not _close_constants(planned, kernel, bias, model):
+        if not _close_constants(planned, *constants_of(operator, model), model):
             return False
     return _close_activation(planned.output, tensors[operator.outputs[0]])
 
@@ -249,7 +249,10 @@ def _close_constants(planned: LinearOperator, kernel, bias, model) -> bool:
     stored = _kernel_of(planned, kernel, model)
     if not np.array_equal(stored, planned.weights):
         return False
-    biases = _constant(bias, np.int32, model).astype(np.float64)
+    if not planned.weights.any():
+        # The converter gives a kernel of zeros scales of its own, and the bias with them.
+        return True
+    biases = _biases(planned, bias, model).astype(np.float64)
     slack = np.maximum(CLOSE * np.abs(planned.bias), 1.0 * (np.abs(planned.bias) > 2**22))
     return (
         np.allclose(*_scales(kernel, planned.weight_scale), rtol=CLOSE, atol=0)
@@ -277,6 +280,18 @@ def _same_window(window: Window, options) -> bool:
         and dilations == tuple(window.dilations)
         and _PADDINGS[options.padding] == window.padding
     )
+
+
+def constants_of(operator, model) -> tuple:
+    """The tensors of a linear operator's kernel and bias; None for a bias that the converter left out."""
+    tensors = model.subgraphs[0].tensors
+    kernel, bias = (tensors[index] if index >= 0 else None for index in operator.inputs[1:3])
+    return kernel, bias
+
+
+def _biases(planned: LinearOperator, bias, model) -> np.ndarray:
+    """The stored biases; one that was left out is all zero."""
+    return np.zeros_like(planned.bias) if bias is None else _constant(bias, np.int32, model)
 
 
 def _constant(tensor, dtype, model) -> np.ndarray:

@@ -5,7 +5,7 @@ import warnings
 import tensorflow as tf
 from tensorflow.lite.tools import flatbuffer_utils
 
-from tflite_export.check import TENSOR_TYPES, check_file, match_operators, uint8_zero_point
+from tflite_export.check import TENSOR_TYPES, check_file, constants_of, match_operators, uint8_zero_point
 from tflite_export.emit import emit
 from tflite_export.errors import ExportError
 from tflite_export.plan import LinearOperator, Plan
@@ -42,6 +42,7 @@ def convert(plan: Plan, input_type: str = "uint8", output_type: str = "int8") ->
         raise ExportError("TensorFlow's converter failed", [("converter", str(error))]) from error
     model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
     _write_planned_numbers(plan, model)
+    _restore_order(model)
     content = bytes(flatbuffer_utils.convert_object_to_bytearray(model))
     check_file(plan, content, input_type, output_type)
     return content
@@ -49,15 +50,15 @@ def convert(plan: Plan, input_type: str = "uint8", output_type: str = "int8") ->
 
 def _write_planned_numbers(plan: Plan, model) -> None:
     """Sets every scale, zero point and bias of the file to the plan's, all within float32 rounding of it already."""
-    tensors = model.subgraphs[0].tensors
     matches = match_operators(plan, model)
     for planned, operator in matches.operators:
         if not isinstance(planned, LinearOperator):
             continue
-        kernel, bias = (tensors[index] for index in operator.inputs[1:3])
+        kernel, bias = constants_of(operator, model)
         kernel.quantization.scale = _as_stored(planned.weight_scale, kernel)
-        bias.quantization.scale = _as_stored(planned.bias_scale, bias)
-        model.buffers[bias.buffer].data = list(planned.bias.tobytes())
+        if bias is not None:
+            bias.quantization.scale = _as_stored(planned.bias_scale, bias)
+            model.buffers[bias.buffer].data = list(planned.bias.tobytes())
     for planned, tensor in matches.tensors:
         tensor.quantization.scale = [float(planned.scale)]
         tensor.quantization.zeroPoint = [planned.zero_point]
@@ -65,6 +66,15 @@ def _write_planned_numbers(plan: Plan, model) -> None:
         if TENSOR_TYPES[tensor.type] == "UINT8":
             tensor.quantization.scale = [float(planned.scale)]
             tensor.quantization.zeroPoint = [uint8_zero_point(planned)]
+
+
+def _restore_order(model) -> None:
+    """Puts the file's inputs and outputs in the order of the model's; the converter sorts them in its own way."""
+    (signature,) = model.signatureDefs
+    graph = model.subgraphs[0]
+    for end in ("inputs", "outputs"):
+        index_of = {entry.name.decode(): entry.tensorIndex for entry in getattr(signature, end)}
+        setattr(graph, end, [index_of[f"{end[:-1]}_{i}"] for i in range(len(index_of))])
 
 
 def _as_stored(scale, tensor) -> list[float]:

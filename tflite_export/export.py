@@ -104,6 +104,8 @@ def _arrays(data, inputs: int) -> list[np.ndarray]:
     """Verify data as one array for each input of the model."""
     if isinstance(data, tf.data.Dataset):
         batches = [batch[0] if isinstance(batch, tuple) else batch for batch in data.as_numpy_iterator()]
+        if not batches:
+            raise ValueError("verify_data must hold images. Received: an empty dataset")
         columns = zip(*(batch if isinstance(batch, tuple) else (batch,) for batch in batches), strict=True)
         return [np.concatenate(column) for column in columns]
     arrays = [np.asarray(data)] if inputs == 1 and not isinstance(data, (list, tuple)) else list(data)

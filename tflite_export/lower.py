@@ -12,6 +12,7 @@ import numpy as np
 from satkeras._compat import keras, output_variables
 from satkeras.graph import Graph, Node, read_graph
 from satkeras.integers import integer_weight
+from satkeras.layers import Kind, kind_of
 from satkeras.rewrite import has_quantizer, quantizes_tensor
 from tflite_export.errors import ExportError
 from tflite_export.plan import (
@@ -41,6 +42,7 @@ from tflite_export.requantize import (
 )
 
 _layers = keras.layers
+_NO_QUANTIZER = "no quantizer: quantize_model with activation_bits, not None"
 
 
 def make_plan(model: keras.Model) -> Plan:
@@ -124,14 +126,22 @@ class _Lowering:
         if value is None and node.inputs:
             raise _Upstream
         if value is None:
-            raise Problem("the model's input has no quantizer: quantize_model with activation_bits, not None")
+            raise Problem(f"the model's input {node.name} has {_NO_QUANTIZER}")
         return value
 
     def _stored(self, node: Node) -> Tensor:
+        if not self._is_meant_to_be_stored(node):
+            raise Problem(f"{node.name} has {_NO_QUANTIZER}")
         value = self._taken(node)
         if not isinstance(value, Tensor):
-            raise Problem("its result has no quantizer: quantize_model with activation_bits, not None")
+            raise Problem(f"{node.name} has {_NO_QUANTIZER}")
         return value
+
+    def _is_meant_to_be_stored(self, node: Node) -> bool:
+        """Whether a quantizer comes before any layer that needs one; holds where the value itself is not known."""
+        while kind_of(node) is Kind.PASS:
+            (node,) = node.inputs
+        return quantizes_tensor(node.layer) or kind_of(node) in (Kind.SOFTMAX, Kind.INPUT)
 
     def _input_tensor(self, node: Node) -> Tensor:
         """The stored codes of an InputLayer."""
@@ -192,11 +202,13 @@ class _Upstream(Exception):
 
 
 def _linear_layer(walk: _Lowering, node: Node, layer) -> Pending:
-    x = walk._stored(node.inputs[0])
     if not has_quantizer(node.layer):
         raise Problem("its weights have no quantizer")
     kernel = integer_weight(node.layer)
     weights, params = kernel.integers.astype(np.int64), kernel.params
+    if layer.use_bias and not np.isfinite(layer.bias.numpy()).all():
+        raise Problem("its bias holds NaN or infinity")
+    x = walk._stored(node.inputs[0])
     kind, window = FullyConnected, Window()
     if not isinstance(layer, _layers.Dense):
         kind = DepthwiseConvolution if isinstance(layer, _layers.DepthwiseConv2D) else Convolution
@@ -205,25 +217,23 @@ def _linear_layer(walk: _Lowering, node: Node, layer) -> Pending:
         weights = weights[..., 0]
     channels = weights.shape[-1]
     bias = layer.bias.numpy().astype(np.float64) if layer.use_bias else np.zeros(channels)
-    if not np.isfinite(bias).all():
-        raise Problem("its bias holds NaN or infinity")
     step = np.broadcast_to(params.scale.astype(np.float64), channels)
     return Pending(kind, (x,), (node.name,), weights, params.qmax, step, bias, window)
 
 
 def _batch_norm(walk: _Lowering, node: Node, layer) -> Pending:
+    mean, variance = layer.moving_mean.numpy().astype(np.float64), layer.moving_variance.numpy().astype(np.float64)
+    gamma = layer.gamma.numpy().astype(np.float64) if layer.scale else 1.0
+    beta = layer.beta.numpy().astype(np.float64) if layer.center else 0.0
+    factor = gamma / np.sqrt(variance + layer.epsilon)
+    if not np.isfinite([factor, mean * factor + beta]).all():
+        raise Problem("its weights hold NaN or infinity")
     before = walk._taken(node.inputs[0])
     if isinstance(before, Tensor):
         before = identity(before)
     if before.step is None or before.relu:
         raise Problem(f"a batch norm cannot fold into {before.layers}: quantize the tensor between them")
-    mean, variance = layer.moving_mean.numpy().astype(np.float64), layer.moving_variance.numpy().astype(np.float64)
-    gamma = layer.gamma.numpy().astype(np.float64) if layer.scale else 1.0
-    beta = layer.beta.numpy().astype(np.float64) if layer.center else 0.0
-    factor = gamma / np.sqrt(variance + layer.epsilon)
     bias = (before.bias - mean) * factor + beta
-    if not (np.isfinite(factor).all() and np.isfinite(bias).all()):
-        raise Problem("its weights hold NaN or infinity")
     return dataclasses.replace(before, layers=(*before.layers, node.name), step=before.step * factor, bias=bias)
 
 

@@ -142,8 +142,9 @@ def _mean(layer: IntegerOperator, operator: Mean, x):
     keepdims = len(output.shape) == 3
     total = tf.reduce_sum(x - source.zero_point, (1, 2), keepdims=keepdims)
     count = np.float32(source.shape[0] * source.shape[1])
-    levels = tf.round(total * (source.scale / output.scale / count))
-    return tf.clip_by_value(levels + output.zero_point, -128, 127)
+    # Unlike convolutions, XNNPACK's mean adds the zero point before it rounds, which decides how ties fall.
+    levels = tf.round(total * (source.scale / output.scale / count) + output.zero_point)
+    return tf.clip_by_value(levels, -128, 127)
 
 
 def _max_pool(layer: IntegerOperator, operator: MaxPool, x):

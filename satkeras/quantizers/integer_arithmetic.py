@@ -111,7 +111,8 @@ class MovingRangeQuantizer(Quantizer):
         return quant_ops.pact(x, tf.maximum(largest, SMALLEST_RANGE), self.levels, calibrated=False)
 
     def _track(self, x, variable):
-        seen = tf.stop_gradient(tf.reduce_max(tf.abs(x)))
+        # Above zero even for a tensor of zeros: a range of zero means that no batch was seen.
+        seen = tf.maximum(tf.stop_gradient(tf.reduce_max(tf.abs(x))), SMALLEST_RANGE)
         past = tf.convert_to_tensor(variable)
         updated = tf.where(past > 0, self.decay * past + (1 - self.decay) * seen, seen)
         variable.assign(updated)

@@ -21,8 +21,9 @@ class PACTQuantizer(Quantizer):
     Forward: `(alpha / a) round(a clip(x, 0, alpha) / alpha)`, `a = 2^k - 1`. Signed (two-sided): clip to
     [-alpha, alpha], `n = 2^(k-1) - 1` steps a side with zero among the levels; at 8 bits one step more below.
 
-    Gradient: x's is 1 inside the clip, edges included (up to float32 rounding), 0 outside. alpha's is the sum of the incoming gradient above
-    the clip (minus the sum below, if signed), plus, if calibrated, the rounding error `(y - x) / alpha` inside.
+    Gradient: x's is 1 inside the clip, edges included (up to float32 rounding), 0 outside. alpha's is the sum of the
+    incoming gradient above the clip (minus the sum below, if signed), plus, if calibrated, the rounding error
+    `(y - x) / alpha` inside.
 
     int8 holds every width; int4 up to 3 bits unsigned, 4 signed.
 

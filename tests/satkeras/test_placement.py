@@ -130,23 +130,6 @@ def test_signed_inputs_get_two_sided_grids(batch_norm, quantizers_of):
     assert found["quant_c_output"] == SIGNED_STREAM
 
 
-@pytest.mark.parametrize("bits", [8, 5, None])
-def test_first_and_last_layers(bits, quantizers_of):
-    model = sequential(
-        layers.Conv2D(2, 3, name="first", activation="relu"),
-        layers.Conv2D(2, 3, name="middle", activation="relu"),
-        layers.Flatten(),
-        layers.Dense(2, name="last"),
-    )
-    scheme = dataclasses.replace(SCHEMES["sat"], first_layer_bits=bits, last_layer_bits=bits)
-    found = quantizers_of(quantize_model(model, scheme, weight_bits=3, activation_bits=2))
-    assert found["quant_first"] == SATWeightQuantizer(bits or 3)
-    assert found["quant_middle"] == SATWeightQuantizer(3)
-    assert found["quant_last"] == SATWeightQuantizer(bits or 3)
-    assert found["quant_first_relu_output"] == PACTQuantizer(2)
-    assert found["quant_middle_relu_output"] == PACTQuantizer(bits or 2, initial_alpha=10.0)
-
-
 def test_several_first_and_last_layers(quantizers_of):
     inputs = tf_keras.Input((8, 8, 3), name="image")
     padded = layers.ZeroPadding2D()(inputs)
@@ -188,29 +171,6 @@ def test_what_needs_no_quantizer(quantizers_of):
     )
     names = ["quant_image_output", "quant_conv", "quant_relu_output", "quant_logits", "quant_logits_output"]
     assert list(quantizers_of(quantize_model(model))) == names
-
-
-@pytest.mark.parametrize(
-    ("input_range", "signed"), [((0, 255), False), ((0, 1), False), ((-1, 127 / 128), True), ((-128, 127), True)]
-)
-def test_input_range(input_range, signed, quantizers_of):
-    pooled = sequential(layers.AveragePooling2D(name="pool"), layers.Flatten(), layers.Dense(2, name="logits"))
-    found = quantizers_of(quantize_model(pooled, input_range=input_range))
-    assert found["quant_image_output"] == InputQuantizer(*map(float, input_range))
-    assert found["quant_pool_output"].signed is signed
-
-
-@pytest.mark.parametrize(
-    ("weight_bits", "activation_bits"), [(None, None), (4, None), (None, 4)], ids=["none", "weights", "activations"]
-)
-def test_full_precision_parts(weight_bits, activation_bits, residual_model, quantizers_of):
-    found = quantizers_of(quantize_model(residual_model, weight_bits=weight_bits, activation_bits=activation_bits))
-    weights = {name: found.pop(f"quant_{name}").num_bits for name in ("stem", "conv", "depthwise", "head", "logits")}
-    edge = None if weight_bits is None else 8
-    assert weights == {"stem": edge, "logits": edge, **dict.fromkeys(("conv", "depthwise", "head"), weight_bits)}
-    # Without low-bit activations no tensor is quantized at all.
-    assert bool(found) == (activation_bits is not None)
-    assert all(quantizer.num_bits is not None for quantizer in found.values())
 
 
 def bottleneck(name, x, *more):

@@ -381,14 +381,13 @@ def test_several_inputs_and_outputs_keep_their_order():
         assert [output.shape[-1] for output in copy.outputs] == [2, 3]
 
 
-@pytest.mark.parametrize("suffix", [".h5", ""], ids=["h5", "SavedModel"])
-def test_saved_models_load_in_tfmots_scope(suffix, tmp_path, residual_model, images, train, quantizers_of):
-    quantized = train(quantize_model(residual_model))
-    quantized.save(tmp_path / f"model{suffix}")
+def test_saved_models_load_in_tfmots_scope(tmp_path, residual_model, images, quantizers_of):
+    quantized = quantize_model(residual_model)
+    quantized.save(tmp_path / "model.h5")
     with tfmot.quantization.keras.quantize_scope():
-        loaded = tf_keras.models.load_model(tmp_path / f"model{suffix}")
+        loaded = tf_keras.models.load_model(tmp_path / "model.h5", compile=False)
     assert quantizers_of(loaded) == quantizers_of(quantized)
-    np.testing.assert_array_equal(loaded.predict(images[0], verbose=0), quantized.predict(images[0], verbose=0))
+    np.testing.assert_array_equal(loaded(images[0]), quantized(images[0]))
 
 
 @pytest.mark.parametrize(("scheme", "bits"), [("sat", 4), ("pact", 4), ("dorefa", 4), ("int8", 8)])

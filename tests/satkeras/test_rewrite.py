@@ -91,31 +91,13 @@ def relu_bound(layer):
     return None if value is None else float(value)
 
 
-@pytest.mark.parametrize(("scheme", "bound"), [("sat", None), ("pact", None), ("dorefa", 6.0), ("int8", 6.0)])
-def test_a_learned_clip_takes_the_place_of_relu6(scheme, bound):
-    stack = [layers.Conv2D(4, 3, input_shape=(8, 8, 3)), layers.ReLU(6.0, name="relu"), layers.Conv2D(4, 3)]
-    assert relu_bound(quantize_model(tf_keras.Sequential(stack), scheme).get_layer("relu")) == bound
-
-
-def test_relu6_stays_where_no_learned_clip_bounds_it():
-    inputs = tf_keras.Input((8, 8, 3))
-    stream = layers.ReLU(6.0, name="stream_relu")(layers.Conv2D(4, 1)(inputs))
-    clipped = layers.ReLU(6.0, name="clipped_relu")(layers.Conv2D(4, 1)(stream))
-    x = layers.Add()([stream, layers.Conv2D(4, 1)(clipped)])
-    x = layers.ReLU(6.0, name="pooled_relu")(layers.Conv2D(4, 1)(x))
-    model = tf_keras.Model(inputs, layers.Dense(2)(layers.GlobalAveragePooling2D()(x)))
-    bounds = {"stream_relu": 6.0, "clipped_relu": 6.0, "pooled_relu": 6.0}
-    for activation_bits, expected in ((4, {**bounds, "clipped_relu": None}), (None, bounds)):
-        quantized = quantize_model(model, activation_bits=activation_bits)
-        assert {name: relu_bound(quantized.get_layer(name)) for name in bounds} == expected
-
-
 def test_a_shared_relu6_that_a_learned_clip_bounds_in_one_call():
     inputs = tf_keras.Input((8, 8, 3))
     relu = layers.ReLU(6.0, name="relu")
     clipped = relu(layers.Conv2D(4, 1)(inputs))
     stream = relu(layers.Conv2D(4, 1)(clipped))
-    model = tf_keras.Model(inputs, layers.Add()([stream, layers.Conv2D(4, 1)(stream)]))
+    x = layers.Conv2D(4, 1)(layers.Add()([stream, layers.Conv2D(4, 1)(stream)]))
+    model = tf_keras.Model(inputs, x)
     nodes = {node.layer.name: node for node in read_graph(quantize_model(model)).nodes}
     assert relu_bound(nodes["quant_relu_output"].inputs[0].layer) is None
     assert relu_bound(nodes["quant_relu_1_output"].inputs[0].layer) == 6.0

@@ -7,14 +7,16 @@ import tf_keras
 
 from examples import architectures
 
-NARROW18 = ((4, 2), (6, 2), (8, 2), (10, 2))
-NARROW20 = ((4, 3), (6, 3), (8, 3))
+BLOCKS_V1 = ((8, 1, 1), (16, 2, 2))
+BLOCKS_V2 = ((1, 8, 1, 1), (6, 8, 2, 2), (6, 16, 2, 1))
+STAGES18 = ((4, 2), (6, 2), (8, 2), (10, 2))
+STAGES20 = ((4, 3), (6, 3), (8, 3))
 EXAMPLES = {
-    "mobilenet_v1": functools.partial(architectures.mobilenet_v1, width=0.125),
-    "mobilenet_v2": functools.partial(architectures.mobilenet_v2, width=0.125, last_channels=64),
-    "resnet18": functools.partial(architectures.residual_network, stages=NARROW18),
-    "resnet20": functools.partial(architectures.residual_network, stages=NARROW20),
-    "preact_resnet20": functools.partial(architectures.residual_network, stages=NARROW20, preactivation=True),
+    "mobilenet_v1": functools.partial(architectures.mobilenet_v1, blocks=BLOCKS_V1),
+    "mobilenet_v2": functools.partial(architectures.mobilenet_v2, blocks=BLOCKS_V2, last_channels=32),
+    "resnet18": functools.partial(architectures.residual_network, stages=STAGES18),
+    "resnet20": functools.partial(architectures.residual_network, stages=STAGES20),
+    "preact_resnet20": functools.partial(architectures.residual_network, stages=STAGES20, preactivation=True),
 }
 APPLICATIONS = {"MobileNet": {"alpha": 0.25}, "MobileNetV2": {"alpha": 0.35}, "ResNet50": {}}
 

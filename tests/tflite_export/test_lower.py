@@ -132,6 +132,18 @@ def test_a_channel_whose_gamma_vanishes_is_constant(trained, gamma):
     assert value == pytest.approx(np.rint(max(beta, 0) / operator.output.step) * operator.output.step, rel=1e-5)
 
 
+def test_a_tensor_that_was_always_zero(chain):
+    """A dead ReLU: its 8-bit range is 0, though training has seen it."""
+    image = layers.Input((6, 6, 3))
+    dead = layers.Conv2D(4, 3, activation="relu", bias_initializer=tf_keras.initializers.Constant(-1e6))(image)
+    alive = layers.Conv2D(4, 3, activation="relu")(image)
+    model = tf_keras.Model(image, layers.Conv2D(2, 1)(layers.Add()([dead, alive])))
+    try:
+        assert chain(model).differing == 0
+    except ExportError as refusal:
+        assert "train the model for at least one step" not in str(refusal)
+
+
 def test_a_gamma_too_small_for_int32_but_not_constant_is_refused(trained):
     """Its bias cannot be held in steps of its sum, and its sum still moves its result across a level."""
     model = trained(normalized([1, 1], use_bias=True), rate=0.0)
