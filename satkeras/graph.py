@@ -62,12 +62,12 @@ def read_graph(model: keras.Model) -> Graph:
 
     def visit(tensors) -> None:
         # A stack instead of recursion: deep residual networks have more layers than Python has frames.
-        stack = list(tensors)
+        stack = list(reversed(tensors))
         while stack:
             layer, index, inputs, kwargs = call_of(stack[-1])
             waiting = [tensor for tensor in inputs if _key(tensor) not in nodes]
             if waiting:
-                stack.extend(waiting)
+                stack.extend(reversed(waiting))
                 continue
             tensor = stack.pop()
             key = _key(tensor)

@@ -55,11 +55,12 @@ def place(graph: Graph, schemes: Mapping[keras.layers.Layer, Scheme], streams: S
     weights = {node.layer: walk.weight_quantizer(node) for node in graph.nodes if kind_of(node) is Kind.LINEAR}
     tensors: dict[Node, Quantizer] = {}
     branches: dict[Node, Quantizer] = {}
-    if streams.activation_bits is not None:
-        for node in graph.nodes:
-            if walk.is_stored(node):
-                tensors[node], branched = walk.tensor_quantizers(node)
-                branches.update(branched)
+    for node in graph.nodes:
+        if walk.is_stored(node):
+            stored, branched = walk.tensor_quantizers(node)
+            branches.update(branched)
+            if stored is not None:
+                tensors[node] = stored
     return Placement(weights, tensors, branches)
 
 
@@ -107,7 +108,8 @@ class _Walk:
 
     def weight_quantizer(self, node: Node) -> Quantizer:
         scheme = self.schemes[node.layer]
-        followed = [kind_of(consumer) is Kind.BATCH_NORM for consumer in self.graph.consumers(node)]
+        calls = [call for call in self.graph.nodes if call.layer is node.layer]
+        followed = [kind_of(reader) is Kind.BATCH_NORM for call in calls for reader in self.graph.consumers(call)]
         pattern = scheme.weights if followed and all(followed) else scheme.lone_weights
         return _specialized(pattern, depthwise=isinstance(node.layer, keras.layers.DepthwiseConv2D))
 
@@ -127,16 +129,17 @@ class _Walk:
             return any(self.is_signed(parent) for parent in node.inputs)
         return kind in (Kind.LINEAR, Kind.BATCH_NORM)
 
-    def tensor_quantizers(self, node: Node) -> tuple[Quantizer, dict[Node, Quantizer]]:
-        """The quantizer of a stored tensor, and those of the branches off it."""
+    def tensor_quantizers(self, node: Node) -> tuple[Quantizer | None, dict[Node, Quantizer]]:
+        """The quantizer of a stored tensor, if it has one, and those of the branches off it."""
         signed = self.is_signed(node)
         wanted = {linear: self._input_quantizer(linear, signed) for linear in self._linear_consumers(node)}
         stored = self._stored_quantizer(node, set(wanted.values()), signed)
         return stored, {linear: own for linear, own in wanted.items() if not self._serves(stored, own, node)}
 
-    def _stored_quantizer(self, node: Node, wanted: set[Quantizer], signed: bool) -> Quantizer:
+    def _stored_quantizer(self, node: Node, wanted: set[Quantizer], signed: bool) -> Quantizer | None:
+        full_precision = self.streams.activation_bits is None
         if kind_of(node) is Kind.INPUT:
-            return self.codes
+            return None if full_precision else self.codes
         only_linear = not self._has_other_consumers(node)
         if only_linear and len(wanted) == 1:
             (quantizer,) = wanted
@@ -144,11 +147,13 @@ class _Walk:
             if not signed or quantizer.num_bits == 8 or kind_of(node) in (Kind.LINEAR, Kind.BATCH_NORM):
                 return quantizer
         eight_bits = [quantizer for quantizer in wanted if quantizer.num_bits == 8]
-        return eight_bits[0] if len(eight_bits) == 1 else _specialized(self.streams.streams, signed=signed)
+        if len(eight_bits) == 1 and not full_precision:
+            return eight_bits[0]
+        return None if full_precision else _specialized(self.streams.streams, signed=signed)
 
-    def _serves(self, stored: Quantizer, wanted: Quantizer, node: Node) -> bool:
+    def _serves(self, stored: Quantizer | None, wanted: Quantizer, node: Node) -> bool:
         """Whether a consumer that wants `wanted` can take the tensor as it is stored."""
-        return wanted == stored or (kind_of(node) is Kind.INPUT and wanted.num_bits == stored.num_bits)
+        return wanted == stored or (stored == self.codes and wanted.num_bits == self.codes.num_bits)
 
     def _input_quantizer(self, node: Node, signed: bool) -> Quantizer:
         scheme = self.schemes[node.layer]

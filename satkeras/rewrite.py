@@ -72,12 +72,26 @@ def with_quantizers(graph: Graph, placement: Placement) -> tuple[Graph, dict[Lay
         stored = placement.tensors.get(node)
         layer = node.layer
         if isinstance(layer, keras.layers.ReLU) and stored is not None and stored.replaces_relu6:
-            layer = relu_layers.setdefault(layer, keras.layers.ReLU(name=layer.name))
+            if layer not in relu_layers:
+                relu_layers[layer] = keras.layers.ReLU(name=_unbounded_name(graph, node, placement, names))
+            layer = relu_layers[layer]
         made[node] = add(Node(node.name, layer, taken, node.shape, node.training))
         if stored is not None:
             made[node] = quantized(made[node], stored, f"{node.name}_output")
     inputs = tuple(next(node for node in nodes if node.layer is old.layer) for old in graph.inputs)
     return Graph(tuple(nodes), inputs, tuple(made[node] for node in graph.outputs), graph.name), configs
+
+
+def _unbounded_name(graph: Graph, node: Node, placement: Placement, names: set[str]) -> str:
+    """The ReLU6's own name, unless some call of it keeps the maximum and so the name."""
+    calls = [placement.tensors.get(other) for other in graph.nodes if other.layer is node.layer]
+    if all(stored is not None and stored.replaces_relu6 for stored in calls):
+        return node.layer.name
+    name = f"{node.layer.name}_clipped"
+    while name in names:
+        name += "_"
+    names.add(name)
+    return name
 
 
 def without_quantizers(graph: Graph) -> tuple[Graph, dict[Layer, Layer]]:

@@ -185,13 +185,16 @@ class _Lowering:
             # A scale for each output, as batch norm leaves behind, is a convolution's.
             weights = pending.weights.reshape(1, 1, *pending.weights.shape)
             pending = dataclasses.replace(pending, kind=Convolution, weights=weights)
-        if pending.kind is FullyConnected or len(x.shape) == 3:
+        if pending.kind is FullyConnected:
             return self._add_operator(linear_operator(pending, x, output, clip))
-        image = dataclasses.replace(x, name=f"{output.name}/image", shape=(1, 1, *x.shape), layer=None)
-        self._add_operator(Reshape((x,), image))
-        result = dataclasses.replace(output, name=f"{output.name}/result", shape=(1, 1, *output.shape), layer=None)
-        self._add_operator(linear_operator(pending, image, result, clip))
-        return self._add_operator(Reshape((result,), output, layers=pending.layers))
+        result = output
+        if len(x.shape) == 1:
+            image = dataclasses.replace(x, name=f"{output.name}/image", shape=(1, 1, *x.shape), layer=None)
+            x = self._add_operator(Reshape((x,), image))
+        if len(output.shape) == 1:
+            result = dataclasses.replace(output, name=f"{output.name}/result", shape=(1, 1, *output.shape), layer=None)
+        self._add_operator(linear_operator(pending, x, result, clip))
+        return result if result is output else self._add_operator(Reshape((result,), output))
 
 
 class _Upstream(Exception):
@@ -250,7 +253,11 @@ def _add_layer(walk: _Lowering, node: Node, layer) -> Pending:
 
 
 def _global_average(walk: _Lowering, node: Node, layer) -> Pending:
-    return Pending(Mean, (walk._stored(node.inputs[0]),), (node.name,))
+    x = walk._stored(node.inputs[0])
+    if x.shape[:2] == (1, 1):
+        # The converter drops a MEAN of single pixels, and with it the change of scale.
+        return dataclasses.replace(identity(x), layers=(node.name,))
+    return Pending(Mean, (x,), (node.name,))
 
 
 def _average_pool(walk: _Lowering, node: Node, layer) -> Pending:

@@ -23,6 +23,8 @@ from tflite_export.plan import (
 LARGEST_MULTIPLIER = 2.0**8
 SMALLEST_MULTIPLIER = 2.0**-32
 SMALLEST_ADD_RATIO = 2.0**-10
+# The converter widens every range to at least 1e-6, and so changes any smaller step.
+SMALLEST_SCALE = np.float32(1e-6 / 254)
 
 
 class Problem(Exception):
@@ -64,6 +66,8 @@ def activation_tensor(node: Node, params: QuantParams) -> tuple[Tensor, Activati
     one. Fewer signed levels lie around zero in units of the clip value, so that RELU_N1_TO_1 clips at both ends.
     """
     step = float(params.scale)
+    if step < SMALLEST_SCALE:
+        raise Problem(f"its step is {step:g}; TFLite's converter cannot hold one below {SMALLEST_SCALE:g}")
     levels = params.qmax - params.qmin + 1
     if levels == 256:
         zero_point, lowest, highest, scale, clip = (
@@ -127,10 +131,13 @@ def linear_operator(pending: Pending, x: Tensor, output: Tensor, activation: Act
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         steps = pending.bias / (x.step * unit)
     multiplier = x.step * unit / output.step
-    lost = (unit == 0) | (np.abs(steps) > LARGEST_BIAS) | (multiplier < SMALLEST_MULTIPLIER)
+    to_file = (x.step / float(x.scale)) * (float(output.scale) / output.step)
+    lost = (unit * to_file < SMALLEST_SCALE) | (np.abs(steps) > LARGEST_BIAS) | (multiplier < SMALLEST_MULTIPLIER)
     if lost.any():
         weights, unit, steps = _constant_channels(pending, x, output, lost, weights, unit, steps)
         multiplier = x.step * unit / output.step
+    if (unit * to_file).min() < SMALLEST_SCALE:
+        raise Problem(f"its output's step is {output.step:g}, too small beside its input's {x.step:g} for TFLite")
     if multiplier.max() >= LARGEST_MULTIPLIER:
         raise Problem(f"a step of its sum is {multiplier.max():g} output steps, beyond 2^8: its output range is tiny")
     bias = np.rint(steps)
@@ -140,7 +147,7 @@ def linear_operator(pending: Pending, x: Tensor, output: Tensor, activation: Act
         output,
         layers=pending.layers,
         weights=weights.astype(np.int8),
-        weight_scale=(unit * (x.step / float(x.scale)) * (float(output.scale) / output.step)).astype(np.float32),
+        weight_scale=(unit * to_file).astype(np.float32),
         bias=bias.astype(np.int32),
         activation=activation,
         **fields,

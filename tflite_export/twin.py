@@ -140,11 +140,12 @@ def _add(layer: IntegerOperator, operator: Add, left, right):
 def _mean(layer: IntegerOperator, operator: Mean, x):
     source, output = operator.inputs[0], operator.output
     keepdims = len(output.shape) == 3
-    total = tf.reduce_sum(x - source.zero_point, (1, 2), keepdims=keepdims)
+    total = tf.reduce_sum(x, (1, 2), keepdims=keepdims)
+    # XNNPACK's mean adds the zero points, in float32, before it rounds; that decides how ties fall.
     count = np.float32(source.shape[0] * source.shape[1])
-    # Unlike convolutions, XNNPACK's mean adds the zero point before it rounds, which decides how ties fall.
-    levels = tf.round(total * (source.scale / output.scale / count) + output.zero_point)
-    return tf.clip_by_value(levels, -128, 127)
+    multiplier = source.scale / output.scale * (1 / count)
+    offset = np.float32(output.zero_point) - np.float32(source.zero_point) * count * multiplier
+    return tf.clip_by_value(tf.round(total * multiplier + offset), -128, 127)
 
 
 def _max_pool(layer: IntegerOperator, operator: MaxPool, x):

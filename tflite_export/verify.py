@@ -150,7 +150,11 @@ class _Training:
 
     def layer(self, operator: Operator, inputs: list[np.ndarray]) -> np.ndarray:
         """The result of an operator's layers, fed the twin's integers."""
-        real = [_real(x, values) for x, values in zip(operator.inputs, inputs, strict=True)]
+        shapes = [parent.shape for parent in self.nodes[operator.layers[0]].inputs]
+        real = [
+            _real(x, values).reshape(-1, *shape)
+            for x, values, shape in zip(operator.inputs, inputs, shapes, strict=True)
+        ]
         value = real if len(real) > 1 else real[0]
         for name in operator.layers:
             layer = self.nodes[name].layer

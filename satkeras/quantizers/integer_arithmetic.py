@@ -11,6 +11,7 @@ from satkeras.qparams import activation_levels
 from satkeras.quantizers.base import Quantizer, check_num_bits
 
 SMALLEST_RANGE = 1e-6
+SMALLEST_WEIGHT = 1e-35
 
 
 @serializable
@@ -50,7 +51,8 @@ class MaxWeightQuantizer(Quantizer):
         rank = len(latent.shape)
         axes = [axis for axis in range(rank) if axis != self.channel_axis(rank)]
         largest = tf.reduce_max(tf.abs(tf.stop_gradient(tf.cast(latent, tf.float32))), axes)
-        return tf.where(largest > 0, largest, tf.ones_like(largest)) / self.levels[1]
+        # A step below float32's normal numbers would be no step at all.
+        return tf.where(largest > SMALLEST_WEIGHT, largest, tf.ones_like(largest)) / self.levels[1]
 
     def __call__(self, inputs, training, weights, **kwargs):
         latent = tf.cast(inputs, tf.float32)
@@ -114,7 +116,7 @@ class MovingRangeQuantizer(Quantizer):
         # Above zero even for a tensor of zeros: a range of zero means that no batch was seen.
         seen = tf.maximum(tf.stop_gradient(tf.reduce_max(tf.abs(x))), SMALLEST_RANGE)
         past = tf.convert_to_tensor(variable)
-        updated = tf.where(past > 0, self.decay * past + (1 - self.decay) * seen, seen)
+        updated = tf.where(past > SMALLEST_RANGE, self.decay * past + (1 - self.decay) * seen, seen)
         variable.assign(updated)
         return updated
 

@@ -346,13 +346,6 @@ def test_full_precision_parts(weight_bits, activation_bits, residual_model, quan
     assert all(quantizer.num_bits is not None for quantizer in found.values())
 
 
-def test_frozen_layers_stay_frozen(residual_model, train):
-    residual_model.get_layer("conv").trainable = False
-    quantized = train(quantize_model(residual_model))
-    (before,), (after,) = (model.get_layer("conv").get_weights() for model in (residual_model, strip(quantized)))
-    np.testing.assert_array_equal(after, before)
-
-
 def test_regularizers_see_the_latent_weights():
     regularized = layers.Dense(5, kernel_regularizer=tf_keras.regularizers.L2(0.1), name="regularized")
     model = built(tf_keras.Sequential([regularized]), (None, 4))

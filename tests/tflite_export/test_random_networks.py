@@ -66,7 +66,8 @@ def pooled(draw, x):
 @st.composite
 def padded(draw, x):
     x = layers.ZeroPadding2D(draw(st.sampled_from([1, ((0, 1), (0, 1)), ((1, 0), (2, 0))])))(x)
-    return layers.Conv2D(draw(st.integers(1, 6)), 3, strides=draw(st.integers(1, 2)))(x)
+    padding = "valid" if min(x.shape[1:3]) >= 3 else "same"
+    return layers.Conv2D(draw(st.integers(1, 6)), 3, strides=draw(st.integers(1, 2)), padding=padding)(x)
 
 
 BLOCKS = [

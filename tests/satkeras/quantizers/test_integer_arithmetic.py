@@ -63,7 +63,10 @@ def test_max_weights_of_degenerate_channels(num_bits, channel, integers_on_grid,
     latent = np.stack([channel, np.linspace(-1, 1, 9)], 1).reshape(3, 3, 1, 2)
     quantizer = MaxWeightQuantizer(num_bits)
     integers = integers_on_grid(quantizer, latent, {}, latent)
-    assert (integers[..., 0] == (2 ** (num_bits - 1) - 1 if channel.any() else 0)).all()
+    top = 2 ** (num_bits - 1) - 1
+    # A channel at the end of float32 may count as zero.
+    allowed = {0} if not channel.any() else {0, top} if channel.max() < 1e-37 else {top}
+    assert set(integers[..., 0].ravel()) <= allowed
     assert set(integers[..., 1].ravel()) >= {-integers[..., 1].max(), 0}
     _, gradient = value_and_gradients(lambda w: quantizer(w, True, {}), latent)
     np.testing.assert_allclose(gradient, 1, rtol=1e-5)
