@@ -53,7 +53,7 @@ class Recipe:
 
 
 RECIPES = {
-    "mnist": Recipe(epochs=4, batch_size=64, learning_rate=0.05),
+    "mnist": Recipe(epochs=5, batch_size=64, learning_rate=0.05),
     "digits": Recipe(epochs=10, batch_size=64, learning_rate=0.05),
     "cifar10": Recipe(epochs=30, batch_size=128, learning_rate=0.1),
     "cifar100": Recipe(epochs=30, batch_size=128, learning_rate=0.1),
@@ -118,10 +118,8 @@ def build_network(data: datasets.Images) -> keras.Model:
         return architectures.resnet20(shape, data.classes, batch_norm_momentum=0.9)
     if data.mirrored:
         return architectures.mobilenet_v2(shape, data.classes, width=0.5, small_images=True, batch_norm_momentum=0.9)
-    blocks = ((1, 8, 1, 1), (4, 12, 2, 2), (4, 16, 2, 2))
-    return architectures.mobilenet_v2(
-        shape, data.classes, blocks=blocks, last_channels=96, small_images=True, batch_norm_momentum=0.9
-    )
+    blocks = ((1, 16, 1, 1), (4, 24, 2, 1), (4, 32, 2, 2))
+    return architectures.mobilenet_v2(shape, data.classes, blocks=blocks, last_channels=96, batch_norm_momentum=0.9)
 
 
 def batches(data: datasets.Images, recipe: Recipe) -> tf.data.Dataset:

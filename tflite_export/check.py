@@ -240,7 +240,8 @@ def _computes(planned: Operator, taken: list, operator, model, reshaped: dict[in
         if not np.array_equal(paddings, [(0, 0), *planned.paddings, (0, 0)]):
             return False
     if isinstance(planned, LinearOperator):
-        if not _close_constants(planned, *constants_of(operator, model), model):
+        kernel, bias = constants_of(operator, model)
+        if not _close_constants(planned, kernel, bias, model):
             return False
     return _close_activation(planned.output, tensors[operator.outputs[0]])
 
