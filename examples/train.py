@@ -53,7 +53,7 @@ class Recipe:
 
 
 RECIPES = {
-    "mnist": Recipe(epochs=5, batch_size=64, learning_rate=0.05),
+    "mnist": Recipe(epochs=4, batch_size=64, learning_rate=0.05),
     "digits": Recipe(epochs=10, batch_size=64, learning_rate=0.05),
     "cifar10": Recipe(epochs=30, batch_size=128, learning_rate=0.1),
     "cifar100": Recipe(epochs=30, batch_size=128, learning_rate=0.1),

@@ -13,15 +13,19 @@ from tensorflow_model_optimization.python.core.quantization.keras.quantize_layou
 )
 from tensorflow_model_optimization.python.core.quantization.keras.quantize_registry import QuantizeRegistry
 from tensorflow_model_optimization.python.core.quantization.keras.quantize_scheme import QuantizeScheme
-from tensorflow_model_optimization.python.core.quantization.keras.quantize_wrapper import QuantizeWrapper
+from tensorflow_model_optimization.python.core.quantization.keras.quantize_wrapper import (
+    QuantizeWrapperV2 as TfmotQuantizeWrapper,
+)
+from tf_keras.src.mixed_precision import autocast_variable
 
 __all__ = [
     "QuantizeLayoutTransform",
     "QuantizeRegistry",
     "QuantizeScheme",
-    "QuantizeWrapper",
+    "TfmotQuantizeWrapper",
     "call_of",
     "first_call",
+    "float32_variables",
     "keras",
     "output_variables",
     "serializable",
@@ -65,3 +69,8 @@ def output_variables(wrapper) -> Any:
 def first_call(layer):
     """The node of a layer's first call in a functional model, None before there is one."""
     return layer._inbound_nodes[0] if layer is not None and layer._inbound_nodes else None
+
+
+def float32_variables():
+    """A context in which a mixed precision policy does not round the variables of the layer that is being called."""
+    return autocast_variable.enable_auto_cast_variables(None)

@@ -17,6 +17,7 @@ from satkeras.placement import first_layers, last_layers, place
 from satkeras.quantizers import InputQuantizer
 from satkeras.rewrite import canonical, has_quantizer, latent_weights, with_quantizers, without_quantizers
 from satkeras.schemes import Scheme, scheme_named
+from satkeras.wrapper import QuantizeWrapper
 
 Override = Scheme | str | Mapping[str, int | None]
 
@@ -70,7 +71,7 @@ def quantize_model(
     annotated = build_model(quantized, wrap=lambda layer: _annotate(layer, configs))
     for layer, heir in heirs.items():
         heir.set_weights(layer.get_weights())
-    return tfmot.quantization.keras.quantize_apply(annotated, scheme=_AsAnnotated(), quantized_layer_name_prefix=PREFIX)
+    return tfmot.quantization.keras.quantize_apply(annotated, scheme=_AsAnnotated())
 
 
 def strip(model: keras.Model) -> keras.Model:
@@ -106,16 +107,21 @@ def _bits(scheme, weight_bits, activation_bits):
 
 
 class _AsAnnotated(QuantizeScheme, QuantizeLayoutTransform, QuantizeRegistry):
-    """A tfmot scheme that quantizes exactly what was annotated, with the annotated configs and no transforms.
+    """A tfmot scheme that quantizes exactly what was annotated, with the annotated configs and our own wrapper.
 
-    tfmot's own transforms replace custom configs without a word (on a convolution that a ReLU layer follows).
+    tfmot's own transforms replace custom configs without a word (on a convolution that a ReLU layer follows). A layer
+    that the layout transform has wrapped already is left alone.
     """
 
     def get_layout_transformer(self):
         return self
 
     def apply(self, model, layer_quantize_map):
-        return model, layer_quantize_map
+        def wrapped(layer):
+            config = layer_quantize_map.get(layer.name, {}).get("quantize_config")
+            return layer if config is None else QuantizeWrapper(layer, config, name_prefix=PREFIX)
+
+        return keras.models.clone_model(model, clone_function=wrapped), {}
 
     def get_quantize_registry(self):
         return self

@@ -47,7 +47,8 @@ class WeightQuantizeConfig(InjectedQuantizeConfig):
         return [(getattr(layer, self._kernel_name(layer)), self.quantizer)]
 
     def set_quantize_weights(self, layer, quantize_weights):
-        setattr(layer, self._kernel_name(layer), quantize_weights[0])
+        # Past Keras' __setattr__, which would forget that the variable belongs to the layer.
+        object.__setattr__(layer, self._kernel_name(layer), quantize_weights[0])
 
 
 @serializable

@@ -4,12 +4,13 @@ from typing import TypeAlias
 
 import numpy as np
 
-from satkeras._compat import QuantizeWrapper, keras, weight_variables
+from satkeras._compat import keras, weight_variables
 from satkeras.graph import Graph, Node
 from satkeras.layers import canonical_layers
 from satkeras.placement import Placement
 from satkeras.quantize_configs import InjectedQuantizeConfig, OutputQuantizeConfig, WeightQuantizeConfig
 from satkeras.quantizers import Quantizer
+from satkeras.wrapper import QuantizeWrapper
 
 Layer: TypeAlias = keras.layers.Layer
 
@@ -118,7 +119,7 @@ def without_quantizers(graph: Graph) -> tuple[Graph, dict[Layer, Layer]]:
 
 def has_quantizer(layer: Layer) -> bool:
     """Whether a layer of a quantized model is one of satkeras' wrappers."""
-    return isinstance(layer, QuantizeWrapper) and isinstance(layer.quantize_config, InjectedQuantizeConfig)
+    return isinstance(layer, QuantizeWrapper)
 
 
 def quantizes_tensor(layer: Layer) -> bool:

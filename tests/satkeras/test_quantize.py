@@ -6,7 +6,6 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-import tensorflow_model_optimization as tfmot
 import tf_keras
 from tf_keras import layers
 
@@ -374,13 +373,37 @@ def test_several_inputs_and_outputs_keep_their_order():
         assert [output.shape[-1] for output in copy.outputs] == [2, 3]
 
 
-def test_saved_models_load_in_tfmots_scope(tmp_path, residual_model, images, quantizers_of):
+def test_frozen_layers_stay_frozen(residual_model, train):
+    residual_model.get_layer("conv").trainable = False
+    quantized = train(quantize_model(residual_model))
+    (before,), (after,) = (model.get_layer("conv").get_weights() for model in (residual_model, strip(quantized)))
+    np.testing.assert_array_equal(after, before)
+
+
+def test_a_quantized_layer_can_be_frozen_and_thawed(residual_model, train):
     quantized = quantize_model(residual_model)
-    quantized.save(tmp_path / "model.h5")
-    with tfmot.quantization.keras.quantize_scope():
-        loaded = tf_keras.models.load_model(tmp_path / "model.h5", compile=False)
-    assert quantizers_of(loaded) == quantizers_of(quantized)
-    np.testing.assert_array_equal(loaded(images[0]), quantized(images[0]))
+    frozen = [quantized.get_layer("quant_head"), quantized.get_layer("quant_head_relu_output")]
+    for layer in frozen:
+        layer.trainable = False
+    before = [layer.get_weights() for layer in frozen]
+    assert len(quantized.weights) == len(quantize_model(residual_model).weights)
+    train(quantized)
+    for layer, weights in zip(frozen, before, strict=True):
+        for now, then in zip(layer.get_weights(), weights, strict=True):
+            np.testing.assert_array_equal(now, then)
+        layer.trainable = True
+    train(quantized)
+    for layer, weights in zip(frozen, before, strict=True):
+        assert any(not np.array_equal(*pair) for pair in zip(layer.get_weights(), weights, strict=True))
+
+
+def test_a_frozen_model_changes_nothing(residual_model, train, images):
+    quantized = quantize_model(residual_model, "int8")
+    train(quantized)
+    quantized.trainable = False
+    assert quantized.trainable_weights == []
+    predicted = quantized(images[0], training=True).numpy()
+    np.testing.assert_array_equal(predicted, quantized(images[0], training=False))
 
 
 @pytest.mark.parametrize(("scheme", "bits"), [("sat", 4), ("pact", 4), ("dorefa", 4), ("int8", 8)])

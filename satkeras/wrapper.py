@@ -1,0 +1,64 @@
+"""tfmot's quantizing wrapper, made to live with Keras: it can be frozen, saved, cloned and run in mixed precision.
+
+tfmot's own wrapper replaces the layer's kernel by a symbolic tensor for good, builds itself a second time when Keras
+loads it, orders its weights by whether the layer inside was built before, ignores `trainable`, and hands quantizers
+whatever dtype the precision policy says.
+"""
+
+import tensorflow as tf
+
+from satkeras._compat import TfmotQuantizeWrapper, float32_variables, serializable
+
+
+@serializable
+class QuantizeWrapper(TfmotQuantizeWrapper):
+    """A layer whose kernel or output is quantized, as its `quantize_config` says.
+
+    The wrapper computes in the inner layer's precision, its quantizers always in float32. With `trainable=False` its
+    variables stay as they are and it runs in inference mode, as a frozen batch norm does.
+
+    Args:
+      layer: the layer to wrap.
+      quantize_config: an `InjectedQuantizeConfig`.
+    """
+
+    def __init__(self, layer, quantize_config, **kwargs):
+        kwargs.setdefault("dtype", layer.dtype_policy)
+        kwargs.setdefault("activity_regularizer", layer.activity_regularizer)
+        super().__init__(layer, quantize_config, **kwargs)
+
+    def build(self, input_shape):
+        if self.built:
+            return
+        if not self.layer.built:
+            self.layer.build(input_shape)
+            self.layer.built = True
+        super().build(input_shape)
+
+    def call(self, inputs, training=None, **kwargs):
+        if not self.trainable:
+            training = False
+        output = super().call(inputs, training=training, **kwargs)
+        self.quantize_config.set_quantize_weights(self.layer, [latent for latent, *_ in self._weight_vars])
+        return tf.cast(output, tf.as_dtype(self.compute_dtype))  # pyright: ignore[reportCallIssue]
+
+    def _make_quantizer_fn(self, quantizer, x, training, quantizer_vars):
+        quantized = super()._make_quantizer_fn(quantizer, x, training, quantizer_vars)
+
+        def in_float32():
+            with float32_variables():
+                return quantized()
+
+        return in_float32
+
+    def compute_output_shape(self, input_shape):
+        return self.layer.compute_output_shape(input_shape)
+
+    @property
+    def trainable_weights(self):
+        return super().trainable_weights if self.trainable else []
+
+    @property
+    def non_trainable_weights(self):
+        frozen = [] if self.trainable else self._trainable_weights
+        return self._dedup_weights(frozen + super().non_trainable_weights)  # pyright: ignore[reportAttributeAccessIssue]
