@@ -72,6 +72,7 @@ def _residual_model():
 @pytest.fixture(scope="session")
 def residual_model():
     """A float network with one of almost everything."""
+    tf_keras.utils.set_random_seed(0)
     model = _residual_model()
     rng = np.random.default_rng(0)
     for layer in model.layers:
