@@ -11,6 +11,13 @@ from satkeras._compat import (
     keras,
     tfmot,
 )
+from satkeras.calibration import (
+    CalibrationData,
+    calibration_inputs,
+    carry_over_quantizer_variables,
+    set_ranges,
+    undo_weight_transforms,
+)
 from satkeras.graph import Graph, build_model, read_graph
 from satkeras.layers import TABLE, Kind, kind_of, problem_of
 from satkeras.placement import first_layers, last_layers, place
@@ -32,6 +39,7 @@ def quantize_model(
     activation_bits: int | None | EllipsisType = ...,
     input_range: tuple[float, float] = (0.0, 255.0),
     overrides: Mapping[str, Override] | None = None,
+    calibration_data: CalibrationData | None = None,
 ) -> keras.Model:
     """A copy of a float Keras model that trains with quantized weights and activations.
 
@@ -51,6 +59,10 @@ def quantize_model(
       overrides: by layer name (shell pattern, `*` and `?`), for convolutions and dense layers: another scheme (a name,
         such as "int8" for plain 8 bits, or a `Scheme`), or `{"weight_bits": ..., "activation_bits": ...}`.
         The last pattern that matches wins, also over the first and last layers' 8 bits.
+      calibration_data: some hundred inputs, so that the copy starts where a pretrained model is: what the scheme's
+        transform does to the weights is undone, and clip values, ranges and the statistics of batch norms are set from
+        this data. An array, a list or dict of arrays for several inputs, or a finite `tf.data.Dataset` of batches, as
+        `fit` takes them (labels are ignored). DoReFa's activations have a fixed range that no data can set.
 
     Returns:
       A tf_keras model; the layers with quantizers are tfmot `QuantizeWrapper`s named `quant_<layer>`, and each
@@ -63,15 +75,26 @@ def quantize_model(
     """
     base = scheme_named(scheme).with_bits(*_bits(scheme_named(scheme), weight_bits, activation_bits))
     codes = InputQuantizer(*(float(bound) for bound in input_range))
-    source = read_graph(_float_model(model))
+    float_model = _float_model(model)
+    source = read_graph(float_model)
     _require_supported(source)
+    calibration = None
+    if calibration_data is not None:
+        calibration = calibration_inputs(calibration_data, float_model.inputs, codes.low, codes.high)
     graph, heirs = canonical(source)
     placement = place(graph, _layer_schemes(graph, base, overrides or {}), base, codes)
     quantized, configs = with_quantizers(graph, placement)
     annotated = build_model(quantized, wrap=lambda layer: _annotate(layer, configs))
     for layer, heir in heirs.items():
         heir.set_weights(layer.get_weights())
-    return tfmot.quantization.keras.quantize_apply(annotated, scheme=_AsAnnotated())
+    result = _fresh(tfmot.quantization.keras.quantize_apply(annotated, scheme=_AsAnnotated()))
+    if float_model is not model:
+        carry_over_quantizer_variables(model, result)
+    elif calibration is not None:
+        undo_weight_transforms(result)
+    if calibration is not None:
+        set_ranges(result, calibration)
+    return result
 
 
 def strip(model: keras.Model) -> keras.Model:
@@ -97,6 +120,13 @@ def is_quantized(model: keras.Model) -> bool:
 def _annotate(layer, configs):
     config = configs.get(layer)
     return layer if config is None else tfmot.quantization.keras.quantize_annotate_layer(layer, config)
+
+
+def _fresh(model: keras.Model) -> keras.Model:
+    """A copy whose layers belong to it alone: `layer.output` of tfmot's leads into its intermediate models."""
+    copy = keras.models.clone_model(model)
+    copy.set_weights(model.get_weights())
+    return copy
 
 
 def _bits(scheme, weight_bits, activation_bits):

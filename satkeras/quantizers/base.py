@@ -32,6 +32,16 @@ class Quantizer(tfmot.quantization.keras.quantizers.Quantizer, abc.ABC):
     def __call__(self, inputs, training, weights, **kwargs):
         """Fake-quantizes `inputs` (float tensor) onto the grid; `weights` are the variables that `build` returned."""
 
+    def latent_of(self, weight: np.ndarray, variables: Mapping[str, Any]) -> np.ndarray:
+        """The latent weight whose quantized weight is closest to a pretrained `weight`; may set `variables`.
+
+        By default the weight itself, for quantizers that transform nothing but the grid.
+        """
+        return weight
+
+    def calibrate(self, values: np.ndarray, variables: Mapping[str, Any]) -> None:
+        """Sets `variables` to suit the values (any shape) that the tensor takes. Does nothing by default."""
+
     @property
     @abc.abstractmethod
     def levels(self) -> tuple[int, int]:

@@ -2,14 +2,20 @@
 
 import dataclasses
 
+import numpy as np
 import tensorflow as tf
 
 from satkeras import quant_ops
-from satkeras._compat import serializable
+from satkeras._compat import keras, serializable
 from satkeras.qparams import activation_levels
 from satkeras.quantizers.base import Quantizer, check_num_bits
 
 GRIDS = ("odd", "symmetric")
+
+
+def magnitude_of(variables):
+    """The constant m of a weight quantizer's variables, float32; 1 for a quantizer that was not built into a layer."""
+    return tf.convert_to_tensor(variables.get("magnitude", 1.0), tf.float32)
 
 
 @serializable
@@ -21,6 +27,9 @@ class DoReFaWeightQuantizer(Quantizer):
 
       odd grid        Q = 2 round(a (t + 1) / 2) / a - 1       integers Q a: odd, -a .. a, no zero
       symmetric grid  Q = round(n t) / n                       integers Q n: -n .. n
+
+    The quantized weight is `m Q`. The magnitude m is a constant: 1, as in the paper, or the largest magnitude of the
+    pretrained weight that the layer was calibrated to start from.
 
     Gradient: straight through the rounding; tanh and the maximum are differentiated.
 
@@ -63,8 +72,26 @@ class DoReFaWeightQuantizer(Quantizer):
         rounded = quant_ops.odd_grid_ste if self.effective_grid == "odd" else quant_ops.symmetric_grid_ste
         return rounded(clamped, self.num_bits)
 
+    def build(self, tensor_shape, name, layer):
+        magnitude = layer.add_weight(
+            name=f"{name}_magnitude",
+            shape=(),
+            dtype=tf.float32,
+            initializer=keras.initializers.Constant(1.0),
+            trainable=False,
+        )
+        return {"magnitude": magnitude}
+
     def __call__(self, inputs, training, weights, **kwargs):
-        return self.normalized(inputs)
+        return self.normalized(inputs) * magnitude_of(weights)
+
+    def latent_of(self, weight, variables):
+        largest = np.abs(weight).max()
+        if largest == 0:
+            return weight
+        variables["magnitude"].assign(largest)
+        # tanh undone. It is all but linear for small weights; large ones are kept out of its flat ends.
+        return np.arctanh(weight / largest * np.tanh(min(largest, 1.0)))
 
     @property
     def levels(self):
@@ -73,7 +100,7 @@ class DoReFaWeightQuantizer(Quantizer):
         return -top, top
 
     def scale(self, variables, latent=None):
-        return tf.constant(1 / self.levels[1], tf.float32)
+        return magnitude_of(variables) / self.levels[1]
 
 
 @serializable

@@ -112,6 +112,9 @@ class MovingRangeQuantizer(Quantizer):
         largest = self._track(x, weights["range"]) if training else self._known(x, weights["range"])
         return quant_ops.pact(x, tf.maximum(largest, SMALLEST_RANGE), self.levels, calibrated=False)
 
+    def calibrate(self, values, variables):
+        variables["range"].assign(max(float(np.abs(values).max()), SMALLEST_RANGE))
+
     def _track(self, x, variable):
         # Above zero even for a tensor of zeros: a range of zero means that no batch was seen.
         seen = tf.maximum(tf.stop_gradient(tf.reduce_max(tf.abs(x))), SMALLEST_RANGE)
@@ -129,7 +132,10 @@ class MovingRangeQuantizer(Quantizer):
 
     def quant_params(self, variables, latent=None):
         if not np.asarray(variables["range"]) > 0:
-            raise ValueError("its range is still unknown: train the model for at least one step first")
+            raise ValueError(
+                "its range is still unknown: train the model for at least one step first, or pass calibration_data to "
+                "quantize_model"
+            )
         return super().quant_params(variables, latent)
 
 

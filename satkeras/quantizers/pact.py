@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from satkeras import quant_ops
 from satkeras._compat import keras, serializable
-from satkeras.qparams import activation_levels
+from satkeras.qparams import activation_levels, best_clip
 from satkeras.quantizers.base import Quantizer, check_num_bits
 
 SMALLEST_ALPHA = 1e-4
@@ -73,6 +73,11 @@ class PACTQuantizer(Quantizer):
         # A floor with a straight-through gradient, so that an alpha driven below zero can come back.
         alpha = tf.stop_gradient(tf.maximum(alpha, SMALLEST_ALPHA)) + (alpha - tf.stop_gradient(alpha))
         return quant_ops.pact(tf.cast(inputs, tf.float32), alpha, self.levels, self.calibrated)
+
+    def calibrate(self, values, variables):
+        clip = best_clip(values, self.levels)
+        if clip > SMALLEST_ALPHA:
+            variables["alpha"].assign(clip)
 
     def scale(self, variables, latent=None):
         return tf.maximum(tf.convert_to_tensor(variables["alpha"]), SMALLEST_ALPHA) / self.levels[1]

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from satkeras import quant_ops
 from satkeras._compat import serializable
-from satkeras.quantizers.dorefa import DoReFaWeightQuantizer
+from satkeras.quantizers.dorefa import DoReFaWeightQuantizer, magnitude_of
 
 RESCALES = ("constant", "stddev")
 
@@ -23,7 +23,9 @@ class SATWeightQuantizer(DoReFaWeightQuantizer):
       stddev    Q* = Q sqrt(VAR[w] / VAR[Q])             keeps the latent weight's standard deviation
 
     VAR is the unbiased variance over the tensor, of the *quantized* weight (of the clamped one when num_bits is None).
-    A tensor without variance counts as variance 1. Gradient: DoReFa's, times the scale, which counts as a constant.
+    A tensor without variance counts as variance 1. The quantized weight is `m Q*`, the constant m being 1 or what
+    calibration sets so that the layer starts at the scale of a pretrained weight. Gradient: DoReFa's, times the scale,
+    which counts as a constant.
 
     The integers are DoReFa's; only the size of a step changes. int8 and int4 hold them as there.
 
@@ -57,7 +59,13 @@ class SATWeightQuantizer(DoReFaWeightQuantizer):
     def __call__(self, inputs, training, weights, **kwargs):
         latent = tf.cast(inputs, tf.float32)
         quantized = self.normalized(latent)
-        return quantized * self._factor(latent, quantized)
+        return quantized * self._factor(latent, quantized) * magnitude_of(weights)
+
+    def latent_of(self, weight, variables):
+        latent = super().latent_of(weight, variables)
+        kernel = tf.constant(latent, tf.float32)
+        variables["magnitude"].assign(variables["magnitude"] / self._factor(kernel, self.normalized(kernel)))
+        return latent
 
     def scale(self, variables, latent: Any = None):
         latent = tf.cast(latent, tf.float32)
