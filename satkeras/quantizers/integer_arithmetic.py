@@ -193,7 +193,9 @@ class InputQuantizer(Quantizer):
         inside = (smallest >= self.low - self._scale) & (largest <= self.high + self._scale)
         steps = x / self._scale
         off_codes = tf.reduce_max(tf.abs(steps - tf.round(steps))) > 0.01
-        too_small = (largest - smallest <= 2 * self._scale) & off_codes
+        span = largest - smallest
+        # A constant batch says nothing about units.
+        too_small = (span > 0) & (span <= 2 * self._scale) & off_codes
         return [
             tf.debugging.Assert(inside, [f"The input lies outside {hint}. Smallest, largest:", smallest, largest]),
             tf.debugging.Assert(~too_small, [f"The input spans a step or two of {hint}. Range:", smallest, largest]),
