@@ -2,14 +2,13 @@
 
 import collections
 import os
-import pathlib
-import tempfile
 from collections.abc import Iterable
 
 import numpy as np
 import tensorflow as tf
 
 from satkeras._compat import keras
+from satkeras.files import require_writable, write_whole
 from satkeras.quantize import is_quantized
 from tflite_export.convert import TYPES, convert
 from tflite_export.lower import make_plan
@@ -47,7 +46,7 @@ def export_tflite(
       ExportError: a layer cannot be lowered exactly (all are named), or the converter made something else.
       ValueError: a bad argument; the verify data do not fit the model.
     """
-    path = _require_writable(path)
+    path = require_writable(path)
     for name, chosen in (("input_type", input_type), ("output_type", output_type)):
         if chosen not in TYPES:
             raise ValueError(f"{name} must be one of {sorted(TYPES)}. Received: {name}={chosen!r}")
@@ -58,7 +57,7 @@ def export_tflite(
         input_codes(x, values)
     content = convert(plan, input_type, output_type)
     verification = None if images is None else verify(model, plan, content, images)
-    _write_whole(path, content)
+    write_whole(path, content)
     operators = dict(collections.Counter(operator.builtin for operator in plan.operators))
     return Report(str(path), len(content), plan.weight_bytes, operators, input_type, output_type, verification)
 
@@ -89,17 +88,6 @@ def _require_quantized(model) -> None:
         )
 
 
-def _require_writable(path) -> pathlib.Path:
-    path = pathlib.Path(path)
-    if path.is_dir():
-        raise ValueError(f"path must be a file's. Received a folder: {path}")
-    if not path.parent.is_dir():
-        raise ValueError(f"The folder of path must exist. Received: {path}")
-    if not os.access(path.parent, os.W_OK):
-        raise ValueError(f"The folder of path must be writable. Received: {path}")
-    return path
-
-
 def _arrays(data, inputs: int) -> list[np.ndarray]:
     """Verify data as one array for each input of the model."""
     if isinstance(data, tf.data.Dataset):
@@ -112,24 +100,3 @@ def _arrays(data, inputs: int) -> list[np.ndarray]:
     if len(arrays) != inputs:
         raise ValueError(f"verify_data must be {inputs} arrays, one for each input. Received: {len(arrays)}")
     return [np.asarray(values) for values in arrays]
-
-
-def _write_whole(path: pathlib.Path, content: bytes) -> None:
-    """Writes beside the target, then renames, so that an interrupted export leaves the old file as it was."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
