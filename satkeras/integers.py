@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 
 from satkeras._compat import keras, weight_variables
+from satkeras.checks import require_quantized
 from satkeras.qparams import QuantParams
 from satkeras.rewrite import has_quantizer
 
@@ -28,8 +29,11 @@ def integer_weights(model: keras.Model) -> dict[str, IntegerWeight]:
     """The integers of every quantized kernel of a model that `quantize_model` returned, by layer name.
 
     Raises:
-      ValueError: a kernel is kept in full precision, or holds NaN or infinity; the layer is named.
+      TypeError: not a tf_keras model.
+      ValueError: a model without quantizers; a kernel is kept in full precision, or holds NaN or infinity, and the
+        layer is named.
     """
+    require_quantized(model, "integer_weights")
     found = {}
     for layer in model.layers:
         if has_quantizer(layer) and weight_variables(layer) is not None:

@@ -49,6 +49,8 @@ def problem_of(node: Node) -> str | None:
     row = TABLE.get(type(node.layer))
     if row is None:
         return "no rule for this class"
+    if row.kind is not Kind.INPUT and node.layer.dtype == "float64":
+        return "computes in float64; build it with dtype='float32'"
     return row.problem(node)
 
 

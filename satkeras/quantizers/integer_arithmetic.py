@@ -128,8 +128,11 @@ class MovingRangeQuantizer(Quantizer):
         return tf.maximum(tf.convert_to_tensor(variables["range"]), SMALLEST_RANGE) / self.levels[1]
 
     def quant_params(self, variables, latent=None):
-        if not np.asarray(variables["range"]) > 0:
-            raise ValueError("its range is still unknown: train the model for at least one step first")
+        if np.asarray(variables["range"]) <= 0:
+            raise ValueError(
+                "its range is still unknown: train the model for at least one step, or give quantize_model "
+                "calibration_data, before it is exported"
+            )
         return super().quant_params(variables, latent)
 
 

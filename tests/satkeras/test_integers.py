@@ -45,7 +45,3 @@ def test_broken_weights_are_named(value, residual_model):
 def test_full_precision_weights_are_named(residual_model):
     with pytest.raises(ValueError, match="Layer 'quant_stem': its num_bits is None"):
         integer_weights(quantize_model(residual_model, weight_bits=None))
-
-
-def test_a_float_model_has_none(residual_model):
-    assert integer_weights(residual_model) == {}
