@@ -9,7 +9,8 @@
 
 `quantize_model` copies a float tf_keras model and puts a quantizer on every kernel and every tensor that the exported
 file will store. What goes where is a `Scheme`, a value: `SCHEMES` names those of the papers, and a `Scheme` of your own
-is made of the quantizers in `satkeras.quantizers`. `strip` gives the float model back, `integer_weights` the integers.
+is made of the quantizers in `satkeras.quantizers`. `strip` gives the float model back, `integer_weights` the integers,
+`summary` a table of what each layer costs.
 
 Every quantizer states its integer grid as a `QuantParams`; that is all that the exporter knows of it.
 """
@@ -18,6 +19,18 @@ from satkeras.integers import IntegerWeight, integer_weights
 from satkeras.qparams import QuantParams
 from satkeras.quantize import quantize_model, strip
 from satkeras.schemes import SCHEMES, Scheme
+from satkeras.summary import LayerSummary, Summary, summary
 
-__all__ = ["SCHEMES", "IntegerWeight", "QuantParams", "Scheme", "integer_weights", "quantize_model", "strip"]
+__all__ = [
+    "SCHEMES",
+    "IntegerWeight",
+    "LayerSummary",
+    "QuantParams",
+    "Scheme",
+    "Summary",
+    "integer_weights",
+    "quantize_model",
+    "strip",
+    "summary",
+]
 __version__ = "0.1.0"

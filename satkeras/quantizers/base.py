@@ -41,6 +41,11 @@ class Quantizer(tfmot.quantization.keras.quantizers.Quantizer, abc.ABC):
           ValueError: `num_bits` is None: the quantizer does not round.
         """
 
+    @property
+    def spacing(self) -> int:
+        """How far the levels of the grid lie apart, in integers."""
+        return 1
+
     @abc.abstractmethod
     def scale(self, variables: Mapping[str, Any], latent: Any = None) -> tf.Tensor:
         """The real size of one integer step: float32, a scalar or one for each channel.
