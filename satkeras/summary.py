@@ -172,7 +172,7 @@ def _row(node: Node, is_first: bool) -> LayerSummary:
         alpha=None if stored is None else clip_value(stored),
         weight_bytes=math.ceil(weights * (quantizer.num_bits or FLOAT_BITS) / 8) if is_first else 0,
         bias_bytes=4 * node.shape[-1] if is_first else 0,
-        macs=None if None in positions else weights * int(np.prod(positions)),
+        macs=None if None in positions else weights * math.prod(size or 0 for size in positions),
     )
 
 
