@@ -9,13 +9,13 @@
 
 `quantize_model` copies a float tf_keras model and puts a quantizer on every kernel and every tensor that the exported
 file will store. What goes where is a `Scheme`, a value: `SCHEMES` names those of the papers, and a `Scheme` of your own
-is made of the quantizers in `satkeras.quantizers`. `strip` gives the float model back, `integer_weights` the integers,
-`summary` a table of what each layer costs.
+is made of the quantizers in `satkeras.quantizers`. `strip` gives the float model back, `integer_weights` the integers
+(`save_integer_weights` as a file), `summary` a table of what each layer costs.
 
 Every quantizer states its integer grid as a `QuantParams`; that is all that the exporter knows of it.
 """
 
-from satkeras.integers import IntegerWeight, integer_weights
+from satkeras.integers import IntegerWeight, integer_weights, save_integer_weights
 from satkeras.qparams import QuantParams
 from satkeras.quantize import quantize_model, strip
 from satkeras.schemes import SCHEMES, Scheme
@@ -30,6 +30,7 @@ __all__ = [
     "Summary",
     "integer_weights",
     "quantize_model",
+    "save_integer_weights",
     "strip",
     "summary",
 ]
