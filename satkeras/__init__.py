@@ -9,27 +9,35 @@
 
 `quantize_model` copies a float tf_keras model and puts a quantizer on every kernel and every tensor that the exported
 file will store. What goes where is a `Scheme`, a value: `SCHEMES` names those of the papers, and a `Scheme` of your own
-is made of the quantizers in `satkeras.quantizers`. `strip` gives the float model back, `integer_weights` the integers;
-`save_model` and `load_model` keep it in between.
+is made of the quantizers in `satkeras.quantizers`. `strip` gives the float model back, `integer_weights` the integers
+(`save_integer_weights` as a file), `summary` a table of what each layer costs; `save_model` and `load_model` keep a
+model in between. `TensorBoardQuantization` is a callback that logs how the grids train.
 
 Every quantizer states its integer grid as a `QuantParams`; that is all that the exporter knows of it.
 """
 
-from satkeras.integers import IntegerWeight, integer_weights
+from satkeras.integers import IntegerWeight, integer_weights, save_integer_weights
 from satkeras.qparams import QuantParams
 from satkeras.quantize import quantize_model, strip
 from satkeras.saving import load_model, save_model
 from satkeras.schemes import SCHEMES, Scheme
+from satkeras.summary import LayerSummary, Summary, summary
+from satkeras.tensorboard import TensorBoardQuantization
 
 __all__ = [
     "SCHEMES",
     "IntegerWeight",
+    "LayerSummary",
     "QuantParams",
     "Scheme",
+    "Summary",
+    "TensorBoardQuantization",
     "integer_weights",
     "load_model",
     "quantize_model",
+    "save_integer_weights",
     "save_model",
     "strip",
+    "summary",
 ]
 __version__ = "0.1.0"

@@ -1,10 +1,14 @@
 """The integers of a quantized model: its weights on their grids."""
 
 import dataclasses
+import io
+import os
 
 import numpy as np
 
 from satkeras._compat import keras, weight_variables
+from satkeras.checks import require_quantized
+from satkeras.files import require_writable, write_whole
 from satkeras.qparams import QuantParams
 from satkeras.rewrite import has_quantizer
 
@@ -28,8 +32,11 @@ def integer_weights(model: keras.Model) -> dict[str, IntegerWeight]:
     """The integers of every quantized kernel of a model that `quantize_model` returned, by layer name.
 
     Raises:
-      ValueError: a kernel is kept in full precision, or holds NaN or infinity; the layer is named.
+      TypeError: not a tf_keras model.
+      ValueError: a model without quantizers; a kernel is kept in full precision, or holds NaN or infinity, and the
+        layer is named.
     """
+    require_quantized(model, "integer_weights")
     found = {}
     for layer in model.layers:
         if has_quantizer(layer) and weight_variables(layer) is not None:
@@ -38,6 +45,45 @@ def integer_weights(model: keras.Model) -> dict[str, IntegerWeight]:
             except ValueError as error:
                 raise ValueError(f"Layer {layer.name!r}: {error}") from error
     return found
+
+
+def save_integer_weights(model: keras.Model, path: str | os.PathLike) -> None:
+    """Writes what `integer_weights` gives as an .npz file, whole or not at all, for `np.load` without pickles.
+
+    Its arrays, for each kernel, under `<layer>/<array>` (layers may have slashes in their names, arrays have none):
+
+      integers     int8, or int16 where the grid does not fit int8; in the kernel's shape
+      scale        float32, a scalar or one for each channel: the real size of an integer step
+      zero_point   int32 scalar: real = scale * (integer - zero_point)
+      axis         int32 scalar: the kernel's axis that `scale` runs along, -1 for a scalar
+      bits         int32 scalar: the width that the quantizer was asked for
+      levels       int32 (2,): the smallest and the largest integer of the grid
+
+    Args:
+      model: what `quantize_model` returned.
+      path: where the file goes, taken as it is; its folder must exist.
+
+    Raises:
+      TypeError, ValueError: as `integer_weights`; `path` is not one of a file that can be written.
+    """
+    path = require_writable(path)
+    require_quantized(model, "save_integer_weights")
+    arrays = {}
+    for layer, weight in integer_weights(model).items():
+        params = weight.params
+        fits_int8 = -128 <= params.qmin and params.qmax <= 127
+        found = {
+            "integers": weight.integers.astype(np.int8 if fits_int8 else np.int16),
+            "scale": params.scale,
+            "zero_point": np.int32(params.zero_point),
+            "axis": np.int32(-1 if params.axis is None else params.axis),
+            "bits": np.int32(weight.num_bits),
+            "levels": np.array([params.qmin, params.qmax], np.int32),
+        }
+        arrays.update({f"{layer}/{name}": array for name, array in found.items()})
+    content = io.BytesIO()
+    np.savez(content, allow_pickle=False, **arrays)
+    write_whole(path, content.getvalue())
 
 
 def integer_weight(wrapper: keras.layers.Layer) -> IntegerWeight:

@@ -49,6 +49,8 @@ def problem_of(node: Node) -> str | None:
     row = TABLE.get(type(node.layer))
     if row is None:
         return "no rule for this class"
+    if row.kind is not Kind.INPUT and node.layer.dtype == "float64":
+        return "computes in float64; build it with dtype='float32'"
     return row.problem(node)
 
 
@@ -59,15 +61,26 @@ def canonical_layers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
     """
     config = layer.get_config()
     activation = getattr(layer, "activation", None)
-    if activation is None or activation not in _ACTIVATIONS or type(layer) not in TABLE:
+    make = _maker_of(activation)
+    if make is None or type(layer) not in TABLE:
         return [type(layer).from_config(config)]
-    make = _ACTIVATIONS[activation]
     if type(layer) is _layers.Activation:
         return [make(layer.name)]
     bare = type(layer).from_config({**config, "activation": "linear"})
     if activation is keras.activations.linear:
         return [bare]
-    return [bare, make(f"{layer.name}_{activation.__name__}")]
+    return [bare, make(f"{layer.name}_{_activation_name(activation)}")]
+
+
+def _maker_of(activation) -> Callable[[str], keras.layers.Layer] | None:
+    """Makes the layer, given its name, that computes an `activation=` argument; None if it has no rule."""
+    if type(activation) is _layers.ReLU:
+        return lambda name: _layers.ReLU.from_config({**activation.get_config(), "name": name})
+    return _ACTIVATIONS.get(activation)
+
+
+def _activation_name(activation) -> str:
+    return getattr(activation, "__name__", None) or getattr(activation, "name", None) or repr(activation)
 
 
 _ACTIVATIONS = {
@@ -86,9 +99,11 @@ def _input_rank(node: Node) -> int:
 
 def _activation_problem(node: Node) -> str | None:
     activation = node.layer.activation
-    if activation in _ACTIVATIONS:
+    if type(activation) is _layers.ReLU:
+        return _relu_layer_problem(activation)
+    if _maker_of(activation) is not None:
         return None
-    return f"activation {getattr(activation, '__name__', activation)!r} has no rule"
+    return f"activation {_activation_name(activation)!r} has no rule"
 
 
 def _channels_problem(node: Node) -> str | None:
@@ -121,7 +136,10 @@ def _batch_norm_problem(node: Node) -> str | None:
 
 
 def _relu_problem(node: Node) -> str | None:
-    layer = node.layer
+    return _relu_layer_problem(node.layer)
+
+
+def _relu_layer_problem(layer: keras.layers.ReLU) -> str | None:
     if layer.negative_slope or layer.threshold:
         return f"needs negative_slope=0 and threshold=0, has {float(layer.negative_slope)} and {float(layer.threshold)}"
     return None

@@ -18,11 +18,12 @@ from satkeras.calibration import (
     set_ranges,
     undo_weight_transforms,
 )
+from satkeras.checks import is_quantized, require_quantizable, require_quantized, require_supported
 from satkeras.graph import Graph, build_model, read_graph
-from satkeras.layers import TABLE, Kind, kind_of, problem_of
+from satkeras.layers import Kind, kind_of
 from satkeras.placement import first_layers, last_layers, place
 from satkeras.quantizers import InputQuantizer
-from satkeras.rewrite import canonical, has_quantizer, latent_weights, with_quantizers, without_quantizers
+from satkeras.rewrite import canonical, latent_weights, with_quantizers, without_quantizers
 from satkeras.schemes import Scheme, scheme_named
 from satkeras.wrapper import QuantizeWrapper
 
@@ -53,7 +54,8 @@ def quantize_model(
       model: a built functional or Sequential tf_keras model, or a full-precision one that this function returned.
       scheme: a name ("sat", "pact", "dorefa", "int8") or a `Scheme`.
       weight_bits: 2 to 8, or None for full precision. Not given: as the scheme says (4).
-      activation_bits: the same for the inputs of convolutions and dense layers. All other tensors get 8 bits.
+      activation_bits: the same for the inputs of convolutions and dense layers. All other tensors get 8 bits. With None
+        for one of the two alone the model trains, to see what each costs, but has no file: the exporter refuses it.
       input_range: the real values that the input's 8-bit codes 0 and 255 stand for. (0, 255) is an image as it is
         stored; (0, 1) the same divided by 255; (-1, 127/128) Coral's.
       overrides: by layer name (shell pattern, `*` and `?`), for convolutions and dense layers: another scheme (a name,
@@ -69,15 +71,16 @@ def quantize_model(
       quantized tensor is a layer of its own, `quant_<layer>_output` or, off a residual stream, `quant_<layer>_input`.
 
     Raises:
-      TypeError: not a tf_keras model.
-      ValueError: the model is of a kind that cannot be quantized, has layers that are not supported (all are listed),
-        or an argument is out of range.
+      TypeError: not a tf_keras model, or an argument of the wrong kind.
+      ValueError: the model is of a kind that cannot be quantized, has layers that are not supported (all are listed) or
+        weights that are not finite, or an argument is out of range.
     """
     base = scheme_named(scheme).with_bits(*_bits(scheme_named(scheme), weight_bits, activation_bits))
-    codes = InputQuantizer(*(float(bound) for bound in input_range))
-    float_model = _float_model(model)
+    codes = _input_quantizer(input_range)
+    require_quantizable(model, "quantize_model")
+    float_model = strip(model) if is_quantized(model) else model
     source = read_graph(float_model)
-    _require_supported(source)
+    require_supported(source)
     calibration = None
     if calibration_data is not None:
         calibration = calibration_inputs(calibration_data, float_model.inputs, codes.low, codes.high)
@@ -101,20 +104,14 @@ def strip(model: keras.Model) -> keras.Model:
     """The float model inside a quantized one, with the latent weights as they are now.
 
     Raises:
-      ValueError: the model has no satkeras quantizers.
+      TypeError: not a tf_keras model; ValueError: the model has no satkeras quantizers.
     """
-    if not is_quantized(model):
-        raise ValueError(f"strip needs a model that quantize_model returned. Received: {model.name!r}")
+    require_quantized(model, "strip")
     graph, heirs = without_quantizers(read_graph(model))
     stripped = build_model(graph)
     for layer, heir in heirs.items():
         heir.set_weights(latent_weights(layer))
     return stripped
-
-
-def is_quantized(model: keras.Model) -> bool:
-    """Whether a model holds satkeras quantizers (a clamped full-precision one does)."""
-    return any(has_quantizer(layer) for layer in model.layers)
 
 
 def _annotate(layer, configs):
@@ -163,48 +160,24 @@ class _AsAnnotated(QuantizeScheme, QuantizeLayoutTransform, QuantizeRegistry):
         raise NotImplementedError(f"Layer {layer.name!r} is annotated without a config")
 
 
-def _float_model(model) -> keras.Model:
-    """`model`, or the float model inside a full-precision one, once it is known to be of a kind that can be read."""
-    if not isinstance(model, keras.Model):
+def _input_quantizer(input_range) -> InputQuantizer:
+    try:
+        low, high = (float(bound) for bound in input_range if not isinstance(bound, str))
+    except (TypeError, ValueError) as error:
         raise TypeError(
-            "quantize_model needs a tf_keras model (Keras 2), the kind that TensorFlow Model Optimization works on. "
-            f"Received: {type(model).__module__}.{type(model).__qualname__}. Build it with `import tf_keras`, "
-            "not with `keras` or `tf.keras`."
-        )
-    if not isinstance(model, keras.Sequential) and not model._is_graph_network:
-        raise ValueError(f"quantize_model needs a functional or Sequential model. Received: subclassed {model.name!r}")
-    if not model.built or not model.inputs:
-        raise ValueError(f"quantize_model needs a built model: call {model.name}.build(input_shape) first")
-    if not is_quantized(model):
-        return model
-    rounded = [
-        layer.name for layer in model.layers if has_quantizer(layer) and layer.quantize_config.quantizer.num_bits
-    ]
-    if rounded:
-        raise ValueError(
-            f"quantize_model needs a float or a full-precision clamped model. Received: {model.name!r}, already "
-            f"quantized in {rounded[:3]}...; satkeras.strip(model) gives the float model inside it"
-        )
-    return strip(model)
-
-
-def _require_supported(graph: Graph) -> None:
-    problems = [
-        f"  {node.name} ({type(node.layer).__name__}): {problem}"
-        for node in graph.nodes
-        if (problem := problem_of(node))
-    ]
-    if problems:
-        known = ", ".join(sorted(cls.__name__ for cls in TABLE if cls is not keras.layers.InputLayer))
-        raise ValueError(
-            f"{len(problems)} layers of {graph.name!r} are not supported:\n"
-            + "\n".join(problems)
-            + f"\nSupported: {known}"
-        )
+            "input_range must be two numbers, the real values of the input's codes 0 and 255. Received: "
+            f"input_range={input_range!r}"
+        ) from error
+    return InputQuantizer(low, high)
 
 
 def _layer_schemes(graph: Graph, base: Scheme, overrides: Mapping[str, Override]) -> dict:
     """The scheme of every linear layer: the base at the first and last layers' width, or its override."""
+    if not isinstance(overrides, Mapping) or not all(isinstance(pattern, str) for pattern in overrides):
+        raise TypeError(
+            'overrides must be a mapping from layer names or patterns, such as {"block_1_*": {"weight_bits": 8}}. '
+            f"Received: overrides={overrides!r}"
+        )
     linear = [node for node in graph.nodes if kind_of(node) is Kind.LINEAR]
     schemes = {node.layer: base for node in linear}
     for nodes, bits in ((first_layers(graph), base.first_layer_bits), (last_layers(graph), base.last_layer_bits)):
@@ -224,13 +197,13 @@ def _layer_schemes(graph: Graph, base: Scheme, overrides: Mapping[str, Override]
 
 
 def _overridden(scheme: Scheme, pattern: str, override: Override) -> Scheme:
-    if not isinstance(override, Mapping):
-        return scheme_named(override)
-    unknown = set(override) - {"weight_bits", "activation_bits"}
-    if unknown or not override:
-        raise ValueError(
-            f"The override of {pattern!r} must be a scheme or a mapping with weight_bits, activation_bits or both. "
-            f"Received: {dict(override)}"
-        )
-    bits = (override.get("weight_bits", scheme.weight_bits), override.get("activation_bits", scheme.activation_bits))
-    return scheme.with_bits(*bits)
+    try:
+        if not isinstance(override, Mapping):
+            return scheme_named(override)
+        unknown = set(override) - {"weight_bits", "activation_bits"}
+        if unknown or not override:
+            raise ValueError(f"a mapping must hold weight_bits, activation_bits or both. Received: {dict(override)}")
+        bits = {"weight_bits": scheme.weight_bits, "activation_bits": scheme.activation_bits, **override}
+        return scheme.with_bits(**bits)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"The override of {pattern!r}: {error}") from error

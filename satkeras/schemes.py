@@ -2,6 +2,8 @@
 
 import dataclasses
 
+import numpy as np
+
 from satkeras.quantizers import (
     DoReFaActivationQuantizer,
     DoReFaWeightQuantizer,
@@ -35,14 +37,27 @@ class Scheme:
     first_layer_bits: int | None = 8
     last_layer_bits: int | None = 8
 
+    def __post_init__(self):
+        for name in ("weights", "lone_weights", "activations", "last_activations", "streams"):
+            given = getattr(self, name)
+            if not isinstance(given, Quantizer):
+                raise TypeError(f"{name} must be one of satkeras.quantizers. Received: {name}={given!r}")
+        # Not only when a model has such a layer.
+        _at_width(self.weights, "first_layer_bits", self.first_layer_bits)
+        _at_width(self.weights, "last_layer_bits", self.last_layer_bits)
+
     def with_bits(self, weight_bits: int | None, activation_bits: int | None) -> "Scheme":
-        """The same scheme at other widths; None means full precision."""
+        """The same scheme at other widths; None means full precision.
+
+        Raises:
+          TypeError, ValueError: a quantizer of the scheme does not work at its width.
+        """
         return dataclasses.replace(
             self,
-            weights=dataclasses.replace(self.weights, num_bits=weight_bits),
-            lone_weights=dataclasses.replace(self.lone_weights, num_bits=weight_bits),
-            activations=dataclasses.replace(self.activations, num_bits=activation_bits),
-            last_activations=dataclasses.replace(self.last_activations, num_bits=activation_bits),
+            weights=_at_width(self.weights, "weight_bits", weight_bits),
+            lone_weights=_at_width(self.lone_weights, "weight_bits", weight_bits),
+            activations=_at_width(self.activations, "activation_bits", activation_bits),
+            last_activations=_at_width(self.last_activations, "activation_bits", activation_bits),
         )
 
     @property
@@ -54,6 +69,14 @@ class Scheme:
     def activation_bits(self) -> int | None:
         """Width of the inputs of convolutions and dense layers, None for full precision."""
         return self.activations.num_bits
+
+
+def _at_width(quantizer: Quantizer, argument: str, num_bits) -> Quantizer:
+    """The quantizer at another width; errors name the argument that the width came from."""
+    try:
+        return dataclasses.replace(quantizer, num_bits=int(num_bits) if isinstance(num_bits, np.integer) else num_bits)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{argument}={num_bits!r}: {error}") from error
 
 
 SCHEMES: dict[str, Scheme] = {

@@ -248,18 +248,27 @@ def _computes(planned: Operator, taken: list, operator, model, reshaped: dict[in
 
 def _close_constants(planned: LinearOperator, kernel, bias, model) -> bool:
     stored = _kernel_of(planned, kernel, model)
-    if not np.array_equal(stored, planned.weights):
+    biases = _biases(planned, bias, model).astype(np.float64)
+    if not np.array_equal(stored, planned.weights) or biases.shape != planned.bias.shape:
         return False
     if not planned.weights.any():
-        # The converter gives a kernel of zeros scales of its own, and the bias with them.
-        return True
-    biases = _biases(planned, bias, model).astype(np.float64)
+        return _same_constants_in_reals(planned, kernel, biases)
     slack = np.maximum(CLOSE * np.abs(planned.bias), 1.0 * (np.abs(planned.bias) > 2**22))
-    return (
-        np.allclose(*_scales(kernel, planned.weight_scale), rtol=CLOSE, atol=0)
-        and biases.shape == planned.bias.shape
-        and bool((np.abs(biases - planned.bias) <= slack).all())
+    return np.allclose(*_scales(kernel, planned.weight_scale), rtol=CLOSE, atol=0) and bool(
+        (np.abs(biases - planned.bias) <= slack).all()
     )
+
+
+def _same_constants_in_reals(planned: LinearOperator, kernel, biases: np.ndarray) -> bool:
+    """Whether an operator without weights adds the planned constants, to a step of the file's.
+
+    The converter may give a kernel of zeros scales of its own, and the bias with them. But the biases still tell apart
+    two such operators that read the same input.
+    """
+    stored_scale, _ = _scales(kernel, planned.weight_scale)
+    step = stored_scale.astype(np.float64) * planned.inputs[0].scale
+    constants = planned.bias * planned.bias_scale.astype(np.float64)
+    return bool((np.abs(biases * step - constants) <= step + CLOSE * np.abs(constants)).all())
 
 
 def _close_activation(planned: Tensor, tensor) -> bool:

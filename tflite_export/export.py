@@ -2,17 +2,17 @@
 
 import collections
 import os
-import pathlib
-import tempfile
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
 
 from satkeras._compat import keras
-from satkeras.quantize import is_quantized
+from satkeras.checks import require_quantized
+from satkeras.files import require_writable, write_whole
 from tflite_export.convert import TYPES, convert
 from tflite_export.lower import make_plan
+from tflite_export.plan import Plan
 from tflite_export.report import Report
 from tflite_export.twin import build_twin
 from tflite_export.verify import input_codes, verify
@@ -22,7 +22,7 @@ def export_tflite(
     model: keras.Model,
     path: str | os.PathLike,
     *,
-    verify_data: np.ndarray | Iterable[np.ndarray] | tf.data.Dataset | None = None,
+    verify_data: np.ndarray | Sequence[np.ndarray] | tf.data.Dataset | None = None,
     input_type: str = "uint8",
     output_type: str = "int8",
 ) -> Report:
@@ -45,20 +45,19 @@ def export_tflite(
 
     Raises:
       ExportError: a layer cannot be lowered exactly (all are named), or the converter made something else.
-      ValueError: a bad argument; the verify data do not fit the model.
+      TypeError: not a tf_keras model, or no path.
+      ValueError: a model without quantizers, a path that cannot be written, verify data that do not fit the model.
     """
-    path = _require_writable(path)
+    path = require_writable(path)
     for name, chosen in (("input_type", input_type), ("output_type", output_type)):
-        if chosen not in TYPES:
+        if not isinstance(chosen, str) or chosen not in TYPES:
             raise ValueError(f"{name} must be one of {sorted(TYPES)}. Received: {name}={chosen!r}")
-    _require_quantized(model)
+    require_quantized(model, "export_tflite")
     plan = make_plan(model)
-    images = None if verify_data is None else _arrays(verify_data, len(plan.inputs))
-    for x, values in zip(plan.inputs, images or (), strict=False):
-        input_codes(x, values)
+    images = None if verify_data is None else _arrays(verify_data, plan)
     content = convert(plan, input_type, output_type)
     verification = None if images is None else verify(model, plan, content, images)
-    _write_whole(path, content)
+    write_whole(path, content)
     operators = dict(collections.Counter(operator.builtin for operator in plan.operators))
     return Report(str(path), len(content), plan.weight_bytes, operators, input_type, output_type, verification)
 
@@ -77,59 +76,40 @@ def integer_model(model: keras.Model) -> keras.Model:
     Raises:
       ExportError: as `export_tflite` does.
     """
-    _require_quantized(model)
+    require_quantized(model, "integer_model")
     return build_twin(make_plan(model))
 
 
-def _require_quantized(model) -> None:
-    if not isinstance(model, keras.Model) or not is_quantized(model):
-        raise ValueError(
-            "A model that satkeras.quantize_model returned is required. Received: "
-            f"{type(model).__name__} {getattr(model, 'name', '')!r}"
-        )
-
-
-def _require_writable(path) -> pathlib.Path:
-    path = pathlib.Path(path)
-    if path.is_dir():
-        raise ValueError(f"path must be a file's. Received a folder: {path}")
-    if not path.parent.is_dir():
-        raise ValueError(f"The folder of path must exist. Received: {path}")
-    if not os.access(path.parent, os.W_OK):
-        raise ValueError(f"The folder of path must be writable. Received: {path}")
-    return path
-
-
-def _arrays(data, inputs: int) -> list[np.ndarray]:
-    """Verify data as one array for each input of the model."""
+def _arrays(data, plan: Plan) -> list[np.ndarray]:
+    """Verify data as one array for each input of the model, found to fit it."""
+    inputs = len(plan.inputs)
     if isinstance(data, tf.data.Dataset):
-        batches = [batch[0] if isinstance(batch, tuple) else batch for batch in data.as_numpy_iterator()]
-        if not batches:
-            raise ValueError("verify_data must hold images. Received: an empty dataset")
-        columns = zip(*(batch if isinstance(batch, tuple) else (batch,) for batch in batches), strict=True)
-        return [np.concatenate(column) for column in columns]
-    arrays = [np.asarray(data)] if inputs == 1 and not isinstance(data, (list, tuple)) else list(data)
+        arrays = _dataset_arrays(data)
+    elif isinstance(data, (list, tuple)):
+        arrays = [np.asarray(values) for values in data]
+    else:
+        arrays = [np.asarray(data)]
     if len(arrays) != inputs:
-        raise ValueError(f"verify_data must be {inputs} arrays, one for each input. Received: {len(arrays)}")
-    return [np.asarray(values) for values in arrays]
+        raise ValueError(
+            f"verify_data must hold {inputs} array{'s, one for each input' if inputs > 1 else ''}, without labels. "
+            f"Received: {len(arrays)} (a list has an array for each input of the model; np.stack makes one of images)"
+        )
+    for x, values in zip(plan.inputs, arrays, strict=True):
+        input_codes(x, values)
+    counts = [len(values) for values in arrays]
+    if len(set(counts)) > 1:
+        raise ValueError(f"verify_data must hold as many images for every input. Received: {counts}")
+    return arrays
 
 
-def _write_whole(path: pathlib.Path, content: bytes) -> None:
-    """Writes beside the target, then renames, so that an interrupted export leaves the old file as it was."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _dataset_arrays(data: tf.data.Dataset) -> list[np.ndarray]:
+    """All batches of a dataset, as one array for each input; labels and sample weights are left out."""
+    if data.cardinality() == tf.data.INFINITE_CARDINALITY:
+        raise ValueError("verify_data must end. Received: an infinite dataset; take(n) gives its first n batches")
+    batches = [batch[0] if isinstance(batch, tuple) else batch for batch in data.as_numpy_iterator()]
+    if not batches:
+        raise ValueError("verify_data must hold images. Received: an empty dataset")
+    if isinstance(batches[0], dict):
+        raise ValueError(f"verify_data must hold arrays or tuples. Received: a dataset of dicts, {list(batches[0])}")
+    columns = zip(*(batch if isinstance(batch, tuple) else (batch,) for batch in batches), strict=True)
+    return [np.concatenate(column) for column in columns]

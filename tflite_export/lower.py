@@ -51,7 +51,15 @@ def make_plan(model: keras.Model) -> Plan:
     Raises:
       ExportError: naming every layer that cannot be lowered exactly, and why.
     """
-    return fold_padding(_Lowering(read_graph(model)).plan())
+    graph = read_graph(model)
+    dynamic = [(x.name, f"its shape is {(None, *x.shape)}") for x in graph.inputs if None in x.shape]
+    if dynamic:
+        raise ExportError(
+            "A file needs inputs of fixed size. Build the float model anew with all sizes in its tf_keras.Input, "
+            "quantize it as before and give it this model's weights with set_weights",
+            dynamic,
+        )
+    return fold_padding(_Lowering(graph).plan())
 
 
 def fold_padding(plan: Plan) -> Plan:

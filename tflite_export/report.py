@@ -4,6 +4,8 @@ import dataclasses
 import json
 from collections.abc import Mapping
 
+from satkeras.summary import table
+
 
 @dataclasses.dataclass(frozen=True)
 class TensorComparison:
@@ -128,16 +130,6 @@ class Report:
             f"operators: {operators}",
         ]
         return "\n".join([*lines, "", str(self.verification)] if self.verification else lines)
-
-
-def table(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    """Plain text columns, the first two to the left, the others to the right."""
-    widths = [max(len(row[i]) for row in (heads, *rows)) for i in range(len(heads))]
-    aligned = [[cell.ljust(w) for cell, w in zip(row[:2], widths, strict=False)] for row in (heads, *rows)]
-    for line, row in zip(aligned, (heads, *rows), strict=True):
-        line += [cell.rjust(w) for cell, w in zip(row[2:], widths[2:], strict=True)]
-    lines = ["  ".join(line) for line in aligned]
-    return "\n".join(line.rstrip() for line in [lines[0], "-" * len(lines[0]), *lines[1:]])
 
 
 def _count(number: int | None) -> str:

@@ -61,17 +61,28 @@ def input_codes(x: Tensor, values) -> np.ndarray:
     """Real input values as uint8 codes, the nearest ones.
 
     Raises:
-      ValueError: wrong shape, no images, NaN, or values more than half a step outside the input range.
+      ValueError: no numbers, wrong shape, no images, NaN, values more than half a step outside the input range, or
+        values that are plainly in other units: fractions of a step.
     """
     values = np.asarray(values)
-    if values.shape[1:] != x.shape or not len(values):
-        raise ValueError(f"verify_data must have shape (n, {', '.join(map(str, x.shape))}). Received: {values.shape}")
-    codes = np.rint(values.astype(np.float64) / x.step) + x.zero_point + 128
+    if values.dtype.kind not in "iuf":
+        raise ValueError(f"verify_data must hold integers or floats. Received: dtype {values.dtype}")
+    if values.ndim == 0 or values.shape[1:] != x.shape or not len(values):
+        shape = f"(n, {', '.join(map(str, x.shape))}), n > 0"
+        raise ValueError(f"verify_data must have shape {shape}, for input {x.name}. Received: {values.shape}")
+    low, high = ((end - x.zero_point) * x.step for end in (-128, 127))
+    steps = values.astype(np.float64) / x.step
+    codes = np.rint(steps) + x.zero_point + 128
     if not (codes.min() >= 0 and codes.max() <= 255):
-        low, high = ((end - x.zero_point) * x.step for end in (-128, 127))
+        finite = "" if np.isfinite(steps).all() else ", NaN or infinity among them"
         raise ValueError(
             f"verify_data must lie within the model's input range {low:g} .. {high:g}. Received: values from "
-            f"{values.min():g} to {values.max():g}"
+            f"{values.min():g} to {values.max():g}{finite}"
+        )
+    if 0 < np.ptp(steps) <= 2 and np.abs(steps - np.rint(steps)).max() > 0.01:
+        raise ValueError(
+            f"verify_data must be in the units of the model's input range {low:g} .. {high:g}. Received: values from "
+            f"{values.min():g} to {values.max():g}, a step or two of it"
         )
     return codes.astype(np.uint8)
 

@@ -51,6 +51,11 @@ class Quantizer(tfmot.quantization.keras.quantizers.Quantizer, abc.ABC):
           ValueError: `num_bits` is None: the quantizer does not round.
         """
 
+    @property
+    def spacing(self) -> int:
+        """How far the levels of the grid lie apart, in integers."""
+        return 1
+
     @abc.abstractmethod
     def scale(self, variables: Mapping[str, Any], latent: Any = None) -> tf.Tensor:
         """The real size of one integer step: float32, a scalar or one for each channel.
@@ -73,9 +78,13 @@ class Quantizer(tfmot.quantization.keras.quantizers.Quantizer, abc.ABC):
         """The integer grid of the quantized tensor; the arguments are those of `scale`.
 
         Raises:
-          ValueError: the quantizer has `num_bits=None` (it does not round) or has seen no data yet.
+          ValueError: the quantizer has `num_bits=None` (it does not round), has seen no data yet, or its variables are
+            not finite.
         """
         qmin, qmax = self.levels
+        for name, value in variables.items():
+            if not np.isfinite(value).all():
+                raise ValueError(f"its {name} is {value}: the training diverged; load weights from before")
         scale = np.asarray(self.scale(variables, latent))
         return QuantParams(
             scale, self.zero_point, qmin, qmax, self.channel_axis(np.ndim(latent)) if scale.ndim else None
@@ -87,7 +96,9 @@ class Quantizer(tfmot.quantization.keras.quantizers.Quantizer, abc.ABC):
     def require_rounding(self) -> int:
         """`num_bits`, or a ValueError if this quantizer does not round."""
         if self.num_bits is None:
-            raise ValueError("its num_bits is None: it is kept in full precision and has no integer grid")
+            raise ValueError(
+                "its num_bits is None: it is kept in full precision and has no integer grid; give it 2 to 8 bits"
+            )
         return self.num_bits
 
 

@@ -99,6 +99,10 @@ class DoReFaWeightQuantizer(Quantizer):
         top = 2**bits - 1 if self.effective_grid == "odd" else 2 ** (bits - 1) - 1
         return -top, top
 
+    @property
+    def spacing(self):
+        return 2 if self.effective_grid == "odd" else 1
+
     def scale(self, variables, latent=None):
         return magnitude_of(variables) / self.levels[1]
 

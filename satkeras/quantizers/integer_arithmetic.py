@@ -131,10 +131,10 @@ class MovingRangeQuantizer(Quantizer):
         return tf.maximum(tf.convert_to_tensor(variables["range"]), SMALLEST_RANGE) / self.levels[1]
 
     def quant_params(self, variables, latent=None):
-        if not np.asarray(variables["range"]) > 0:
+        if np.asarray(variables["range"]) <= 0:
             raise ValueError(
-                "its range is still unknown: train the model for at least one step first, or pass calibration_data to "
-                "quantize_model"
+                "its range is still unknown: train the model for at least one step, or give quantize_model "
+                "calibration_data, before it is exported"
             )
         return super().quant_params(variables, latent)
 
@@ -199,7 +199,9 @@ class InputQuantizer(Quantizer):
         inside = (smallest >= self.low - self._scale) & (largest <= self.high + self._scale)
         steps = x / self._scale
         off_codes = tf.reduce_max(tf.abs(steps - tf.round(steps))) > 0.01
-        too_small = (largest - smallest <= 2 * self._scale) & off_codes
+        span = largest - smallest
+        # A constant batch says nothing about units.
+        too_small = (span > 0) & (span <= 2 * self._scale) & off_codes
         return [
             tf.debugging.Assert(inside, [f"The input lies outside {hint}. Smallest, largest:", smallest, largest]),
             tf.debugging.Assert(~too_small, [f"The input spans a step or two of {hint}. Range:", smallest, largest]),

@@ -1,9 +1,16 @@
 """The integers of a quantized model's kernels."""
 
+import dataclasses
+import os
+
 import numpy as np
 import pytest
+import tf_keras
+from tf_keras import layers
 
-from satkeras import integer_weights, quantize_model
+from satkeras import SCHEMES, QuantParams, integer_weights, quantize_model, save_integer_weights
+from satkeras._compat import serializable
+from satkeras.quantizers import MaxWeightQuantizer
 
 
 @pytest.mark.parametrize("scheme", ["sat", "pact", "dorefa", "int8"])
@@ -47,5 +54,75 @@ def test_full_precision_weights_are_named(residual_model):
         integer_weights(quantize_model(residual_model, weight_bits=None))
 
 
-def test_a_float_model_has_none(residual_model):
-    assert integer_weights(residual_model) == {}
+@pytest.mark.parametrize("scheme", ["sat", "int8"])
+def test_the_file_holds_them_all(scheme, residual_model, tmp_path):
+    model = quantize_model(residual_model, scheme, weight_bits=3)
+    save_integer_weights(model, tmp_path / "weights.npz")
+    found = integer_weights(model)
+    with np.load(tmp_path / "weights.npz", allow_pickle=False) as file:
+        assert {key.rsplit("/", 1)[0] for key in file} == set(found)
+        for name, weight in found.items():
+            arrays = {key.rsplit("/", 1)[1]: file[key] for key in file if key.rsplit("/", 1)[0] == name}
+            assert set(arrays) == {"integers", "scale", "zero_point", "axis", "bits", "levels"}
+            assert arrays["integers"].dtype == np.int8
+            assert arrays["bits"] == weight.num_bits
+            np.testing.assert_array_equal(arrays["integers"], weight.integers)
+            axis = None if arrays["axis"] < 0 else int(arrays["axis"])
+            params = QuantParams(arrays["scale"], int(arrays["zero_point"]), *arrays["levels"].tolist(), axis)
+            np.testing.assert_array_equal(
+                params.dequantize(arrays["integers"]), weight.params.dequantize(weight.integers)
+            )
+
+
+def test_names_with_slashes_stay_apart(tmp_path):
+    names = ["a", "a/integers", "a/integers/integers"]
+    stack = [layers.Dense(2, name=name) for name in names]
+    model = quantize_model(tf_keras.Sequential([layers.InputLayer((2,)), *stack]))
+    save_integer_weights(model, tmp_path / "file")
+    with np.load(tmp_path / "file", allow_pickle=False) as file:
+        for name, weight in integer_weights(model).items():
+            np.testing.assert_array_equal(file[f"{name}/integers"], weight.integers)
+        assert len(file.files) == 6 * 3
+
+
+@serializable
+@dataclasses.dataclass(frozen=True)
+class WideQuantizer(MaxWeightQuantizer):
+    levels = (-300, 300)
+
+
+def test_wider_grids_take_int16(tmp_path, residual_model):
+    scheme = dataclasses.replace(SCHEMES["int8"], weights=WideQuantizer(), lone_weights=WideQuantizer())
+    save_integer_weights(quantize_model(residual_model, scheme), tmp_path / "file")
+    with np.load(tmp_path / "file") as file:
+        assert file["quant_conv/integers"].dtype == np.int16
+        assert file["quant_conv/integers"].max() == 300
+
+
+def test_the_same_weights_make_the_same_file(residual_model, tmp_path):
+    model = quantize_model(residual_model)
+    for name in ("one", "two"):
+        save_integer_weights(model, tmp_path / name)
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
+def test_an_interrupted_save_leaves_the_old_file(residual_model, tmp_path, monkeypatch):
+    path = tmp_path / "weights.npz"
+    path.write_bytes(b"old")
+
+    def fail(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(KeyboardInterrupt):
+        save_integer_weights(quantize_model(residual_model), path)
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_cannot_be_saved(residual_model, tmp_path):
+    with pytest.raises(ValueError, match="The folder of path must exist"):
+        save_integer_weights(quantize_model(residual_model), tmp_path / "missing" / "file")
+    with pytest.raises(ValueError, match="^save_integer_weights needs a model that satkeras.quantize_model returned"):
+        save_integer_weights(residual_model, tmp_path / "file")
+    assert not list(tmp_path.iterdir())

@@ -30,6 +30,7 @@ IMAGE = (8, 8, 4)
         (layers.ReLU(6.0), [IMAGE]),
         (layers.Activation("relu"), [IMAGE]),
         (layers.Activation(tf.nn.relu6), [IMAGE]),
+        (layers.Conv2D(4, 3, activation=layers.ReLU(6.0)), [IMAGE]),
         (layers.Softmax(), [(4,)]),
         (layers.Add(), [IMAGE, IMAGE]),
         (layers.AveragePooling2D(), [IMAGE]),
@@ -54,6 +55,8 @@ def test_supported(layer, shapes):
         (layers.Conv2D(4, 3, groups=2), [IMAGE], "grouped convolutions"),
         (layers.Conv2D(4, 3, activation="swish"), [IMAGE], "activation 'swish' has no rule"),
         (layers.Activation("gelu"), [IMAGE], "activation 'gelu' has no rule"),
+        (layers.Conv2D(4, 3, activation=layers.LeakyReLU(name="leaky")), [IMAGE], "activation 'leaky' has no rule"),
+        (layers.Dense(3, activation=layers.ReLU(threshold=1.0)), [(4,)], "needs negative_slope=0 and threshold=0"),
         (layers.DepthwiseConv2D(3, depth_multiplier=2), [IMAGE], "needs depth_multiplier=1"),
         (layers.Dense(3), [(5, 4)], r"needs inputs of shape \(batch, features\), gets rank 3; put a Flatten"),
         (layers.BatchNormalization(axis=1), [IMAGE], "needs axis=-1, has axis="),
@@ -80,6 +83,8 @@ def test_problems(layer, shapes, problem):
         (layers.Conv2D(4, 3, name="c"), [("Conv2D", "c")]),
         (layers.Conv2D(4, 3, activation="relu", name="c"), [("Conv2D", "c"), ("ReLU", "c_relu")]),
         (layers.Conv2D(4, 3, activation=tf.nn.relu6, name="c"), [("Conv2D", "c"), ("ReLU", "c_relu6")]),
+        (layers.Conv2D(4, 3, activation=layers.ReLU(name="r"), name="c"), [("Conv2D", "c"), ("ReLU", "c_r")]),
+        (layers.Activation(layers.ReLU(name="r"), name="a"), [("ReLU", "a")]),
         (layers.Dense(4, activation="softmax", name="d"), [("Dense", "d"), ("Softmax", "d_softmax")]),
         (layers.Activation("relu", name="a"), [("ReLU", "a")]),
         (layers.Activation("linear", name="a"), [("Activation", "a")]),
@@ -94,7 +99,7 @@ def test_canonical_layers(layer, parts):
     assert not any(part.built for part in fresh)
 
 
-@pytest.mark.parametrize("activation", ["linear", "relu", "softmax", tf.nn.relu6])
+@pytest.mark.parametrize("activation", ["linear", "relu", "softmax", tf.nn.relu6, layers.ReLU(3.0)])
 def test_canonical_layers_compute_the_layer(activation):
     layer = layers.Dense(5, activation=activation)
     x = np.random.default_rng(0).normal(0, 10, (3, 4)).astype(np.float32)

@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -156,25 +155,6 @@ def test_an_override_wins_over_the_first_and_last_layers(quantizers_of):
     assert found["quant_conv_relu_output"].num_bits == 5
 
 
-@pytest.mark.parametrize(
-    ("overrides", "message"),
-    [
-        (
-            {"cnov": "int8"},
-            r"must match a convolution or dense layer. Received: 'cnov', which matches none of \['conv'",
-        ),
-        ({"flatten*": "int8"}, "must match a convolution or dense layer. Received: 'flatten"),
-        ({"conv": {"bits": 3}}, "override of 'conv' must be a scheme or a mapping with weight_bits"),
-        ({"conv": {}}, "override of 'conv' must be a scheme or a mapping with weight_bits"),
-        ({"conv": "lsq"}, "scheme must be one of"),
-        ({"conv": {"weight_bits": 9}}, "works with 2 to 8 bits. Received: num_bits=9"),
-    ],
-)
-def test_overrides_that_are_refused(overrides, message):
-    with pytest.raises(ValueError, match=message):
-        quantize_model(built(small_model()), overrides=overrides)
-
-
 def test_two_stages(residual_model, train, quantizers_of):
     clamped = train(quantize_model(residual_model, weight_bits=None, activation_bits=None), epochs=2)
     latent = float_weights(clamped)
@@ -224,43 +204,6 @@ def test_a_layer_called_twice_stays_one_layer_and_trains(images, train):
     assert np.isfinite(strip(model).predict(images[0], verbose=0)).all()
 
 
-class Subclassed(tf_keras.Model):
-    def call(self, inputs):
-        return inputs
-
-
-@pytest.mark.parametrize(
-    ("model", "error", "message"),
-    [
-        (lambda: keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]), TypeError, "import tf_keras"),
-        (lambda: "model.h5", TypeError, "needs a tf_keras model.*Received: builtins.str"),
-        (lambda: Subclassed(name="mine"), ValueError, "functional or Sequential model. Received: subclassed 'mine'"),
-        (small_model, ValueError, r"needs a built model: call sequential.*\.build\(input_shape\) first"),
-        (lambda: quantize_model(built(small_model())), ValueError, r"already quantized in \[.*satkeras.strip\(model\)"),
-    ],
-    ids=["keras 3", "no model", "subclassed", "unbuilt", "quantized"],
-)
-def test_models_that_are_refused(model, error, message):
-    with pytest.raises(error, match=message):
-        quantize_model(model())
-
-
-@pytest.mark.parametrize(
-    ("arguments", "error", "message"),
-    [
-        ({"scheme": "lsq"}, ValueError, r"scheme must be one of \['dorefa', 'int8', 'pact', 'sat'\].*scheme='lsq'"),
-        ({"weight_bits": 1}, ValueError, "works with 2 to 8 bits. Received: num_bits=1"),
-        ({"activation_bits": 9}, ValueError, "works with 2 to 8 bits. Received: num_bits=9"),
-        ({"weight_bits": 4.0}, TypeError, "needs an integer num_bits or None"),
-        ({"input_range": (-1, 1)}, ValueError, "0.0 must be one of the 256 codes of input_range"),
-    ],
-    ids=str,
-)
-def test_arguments_that_are_refused(arguments, error, message):
-    with pytest.raises(error, match=message):
-        quantize_model(built(small_model()), **arguments)
-
-
 def test_unsupported_layers_are_all_listed():
     inputs = tf_keras.Input((8, 8, 4), name="image")
     x = layers.Conv2D(4, 3, groups=2, name="grouped")(inputs)
@@ -272,7 +215,7 @@ def test_unsupported_layers_are_all_listed():
     x = layers.Concatenate(name="joined")([x, x])
     x = layers.Conv2D(4, 1, name="fine")(x)
     x = layers.Dense(3, name="deep")(layers.Reshape((-1, 4))(x))
-    with pytest.raises(ValueError, match="8 layers of .* are not supported") as caught:
+    with pytest.raises(ValueError, match="8 layers of .* cannot be quantized") as caught:
         quantize_model(tf_keras.Model(inputs, x))
     text = str(caught.value)
     for line in (
@@ -288,12 +231,6 @@ def test_unsupported_layers_are_all_listed():
     ):
         assert line in text
     assert "fine" not in text
-
-
-def test_strip_refuses_a_float_model():
-    model = built(small_model())
-    with pytest.raises(ValueError, match=f"needs a model that quantize_model returned. Received: '{model.name}'"):
-        strip(model)
 
 
 def test_training_on_images_in_other_units_stops(images):

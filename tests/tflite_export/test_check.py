@@ -1,11 +1,13 @@
 """Tests of the check: whatever is changed in the file, it says where."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from tensorflow.lite.python import schema_py_generated as schema
 from tensorflow.lite.tools import flatbuffer_utils
 
-from tflite_export.check import check_file, match_operators
+from tflite_export.check import _computes, check_file, match_operators
 from tflite_export.errors import ExportError
 from tflite_export.plan import Add, DepthwiseConvolution, LinearOperator, MaxPool, Softmax
 
@@ -172,6 +174,22 @@ def test_swapped_inputs_of_an_operator(plan, tampering):
 def test_other_types_than_asked_for(plan, content, types, message):
     with pytest.raises(ExportError, match=message):
         check_file(plan, content, *types)
+
+
+def test_operators_without_weights_are_told_apart_by_their_biases(plan, tampering):
+    """Two of them may read the same input; the converter chooses their scales, so only the real biases count."""
+    operator = last(plan, "CONV_2D")
+    found = tampering.found[operator]
+    no_weights = dataclasses.replace(operator, weights=np.zeros_like(operator.weights))
+    kernel = tampering.kernel(operator)
+    kernel.quantization.scale = [2 * scale for scale in kernel.quantization.scale]
+    stored = np.frombuffer(no_weights.weights.transpose(3, 0, 1, 2).tobytes(), np.uint8)
+    tampering.model.buffers[kernel.buffer].data = list(stored)
+    for shift, same in ((0, True), (1000, False)):
+        biases = np.rint(operator.bias / 2).astype(np.int32) + shift
+        tampering.model.buffers[tampering.bias(operator).buffer].data = list(biases.tobytes())
+        taken = [found.inputs[0]]
+        assert bool(_computes(no_weights, taken, found, tampering.model, {})) is same
 
 
 def test_everything_is_named_at_once(plan, tampering):

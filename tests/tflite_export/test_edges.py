@@ -31,6 +31,14 @@ def test_batch_norm_of_a_sum_of_vectors(chain):
     assert chain(tf_keras.Model(image, x)).differing == 0
 
 
+def test_relu_layers_as_activations(chain):
+    """`activation=` takes layers too; one may serve several."""
+    relu = layers.ReLU(6.0)
+    model = stacked(layers.Conv2D(4, 3, activation=relu), layers.Conv2D(4, 3, activation=relu), layers.Flatten())
+    model.add(layers.Dense(3, activation=layers.ReLU()))
+    assert chain(model).differing == 0
+
+
 HEADS = {
     "mean, dense": lambda x: layers.Dense(3)(layers.GlobalAveragePooling2D()(x)),
     "mean, convolution": lambda x: layers.Conv2D(3, 1)(layers.GlobalAveragePooling2D(keepdims=True)(x)),

@@ -67,59 +67,6 @@ def test_every_step_of_an_input_range_has_its_code(trained, tmp_path):
     assert report.verification.worst_layer_share < 0.01
 
 
-@pytest.mark.parametrize(
-    "data, message",
-    [
-        (np.zeros((0, 12, 12, 3)), "must have shape"),
-        ([], "must be 1 arrays"),
-        (np.zeros((2, 8, 8, 3)), "must have shape"),
-        (np.full((2, 12, 12, 3), 300.0), "input range"),
-        ([np.zeros((2, 12, 12, 3))] * 2, "must be 1 arrays, one for each input. Received: 2"),
-        (tf.data.Dataset.from_tensor_slices(np.zeros((0, 12, 12, 3), np.float32)).batch(2), "verify_data"),
-    ],
-    ids=["empty", "empty list", "shape", "range", "too many", "empty dataset"],
-)
-def test_data_that_do_not_fit(residual, tmp_path, data, message):
-    with pytest.raises(ValueError, match=message):
-        tflite_export.export_tflite(residual, tmp_path / "net.tflite", verify_data=data)
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize(
-    "options, message",
-    [
-        ({"input_type": "int16"}, "input_type must be one of .*Received: input_type='int16'"),
-        ({"output_type": None}, "output_type must be one of"),
-        ({"input_type": np.uint8}, "input_type must be one of"),
-    ],
-)
-def test_types_that_there_are_not(residual, tmp_path, options, message):
-    with pytest.raises(ValueError, match=message):
-        tflite_export.export_tflite(residual, tmp_path / "net.tflite", **options)
-
-
-def test_paths_that_cannot_be_written(residual, tmp_path):
-    with pytest.raises(ValueError, match="The folder of path must exist"):
-        tflite_export.export_tflite(residual, tmp_path / "missing" / "net.tflite")
-    with pytest.raises(ValueError, match="Received a folder"):
-        tflite_export.export_tflite(residual, tmp_path)
-    (tmp_path / "file").touch()
-    with pytest.raises(ValueError, match="The folder of path must exist"):
-        tflite_export.export_tflite(residual, tmp_path / "file" / "net.tflite")
-
-
-@pytest.mark.parametrize("model", [layers.Dense(3), None, tf.keras.Sequential([tf.keras.layers.Input((3,))])])
-@pytest.mark.parametrize("function", [tflite_export.integer_model, lambda m: tflite_export.export_tflite(m, "x")])
-def test_no_quantized_model(function, model):
-    with pytest.raises(ValueError, match="satkeras.quantize_model returned is required"):
-        function(model)
-
-
-def test_a_float_model(residual_model, tmp_path):
-    with pytest.raises(ValueError, match="is required. Received: Functional 'residual'"):
-        tflite_export.export_tflite(residual_model, tmp_path / "net.tflite")
-
-
 def test_a_model_that_cannot_be_exported_leaves_nothing(trained, residual_model, tmp_path):
     quantized = trained(residual_model, activation_bits=None)
     with pytest.raises(tflite_export.ExportError):

@@ -287,11 +287,6 @@ def test_full_precision_is_refused(trained, residual_model, options, message):
         make_plan(trained(residual_model, **options))
 
 
-def test_ranges_that_never_saw_data_are_refused(residual_model):
-    with pytest.raises(ExportError, match="its range is still unknown: train the model"):
-        make_plan(satkeras.quantize_model(residual_model))
-
-
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 @pytest.mark.parametrize("name, index", [("stem", 0), ("project", 1), ("stem_bn", 0), ("down_bn", 2), ("logits", 1)])
 def test_weights_that_are_no_numbers_are_refused_by_name(trained, residual_model, name, index, value):

@@ -112,20 +112,3 @@ def test_codes_are_the_nearest_ones(plan):
     assert codes.dtype == np.uint8
     assert list(codes[0, 0, 0]) == [0, 255, 255]
     assert (codes[0, 1:] == 3).all()
-
-
-@pytest.mark.parametrize(
-    "values, message",
-    [
-        (np.zeros((0, 12, 12, 3)), "must have shape"),
-        (np.zeros((2, 12, 12, 1)), r"must have shape \(n, 12, 12, 3\). Received: \(2, 12, 12, 1\)"),
-        (np.zeros((12, 12, 3)), "must have shape"),
-        (np.full((1, 12, 12, 3), 256.0), "range 0 .. 255. Received: values from 256 to 256"),
-        (np.full((1, 12, 12, 3), -1.0), "range 0 .. 255"),
-        (np.full((1, 12, 12, 3), np.nan), "range 0 .. 255"),
-        (np.full((1, 12, 12, 3), np.inf), "range 0 .. 255"),
-    ],
-)
-def test_data_that_do_not_fit(plan, values, message):
-    with pytest.raises(ValueError, match=message):
-        input_codes(plan.inputs[0], values)

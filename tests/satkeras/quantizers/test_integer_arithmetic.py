@@ -226,7 +226,8 @@ def test_training_on_the_right_units_goes_on(input_range, scale, zero_point, com
     quantizer = InputQuantizer(*input_range)
     call = tf.function(quantizer) if compiled else quantizer
     black, white = np.full((4, 8), input_range[0]), np.full((4, 8), input_range[1])
-    for x in (batch(*input_range), np.zeros((4, 8)), black, white, black + 3 * scale):
+    constant = black + 3.4 * scale  # no code, but no sign of other units either
+    for x in (batch(*input_range), np.zeros((4, 8)), black, white, black + 3 * scale, constant):
         call(tf.constant(x, tf.float32), True, {})
 
 
