@@ -139,7 +139,10 @@ def outcome(trained, random_images):
     return outcome
 
 
-REASONS = "so small beside their bias|beyond 2\\^8|beyond 2\\^-10|exceeds the maximum|MEAN cannot|ADD cannot"
+REASONS = (
+    "so small beside their bias|converter cannot hold one below|beyond 2\\^8|beyond 2\\^-10|exceeds the maximum|"
+    "MEAN cannot|ADD cannot"
+)
 
 
 def check(outcome, data) -> None:
