@@ -10,7 +10,7 @@ from satkeras._compat import serializable
 from satkeras.qparams import activation_levels
 from satkeras.quantizers.base import Quantizer, check_num_bits
 
-SMALLEST_RANGE = 1e-6
+SMALLEST_RANGE = 2e-6  # a tensor of zeros; TFLite's converter holds steps down to 1e-6 / 254
 SMALLEST_WEIGHT = 1e-35
 
 
