@@ -31,7 +31,8 @@ $(VENV)/.stamp: setup.py requirements.lock
 	echo "requirements.lock is for Python 3.11. Received: PYTHON=$(PYTHON), and python3 is another version." >&2; \
 	echo "Install Python 3.11, or name one: make PYTHON=/path/to/python3.11" >&2; \
 	exit 1
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -r requirements.lock
+	$(VENV)/bin/python -m compileall -q -j 0 $(VENV)/lib
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $(VENV)/.stamp
 

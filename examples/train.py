@@ -29,7 +29,7 @@ flags.DEFINE_enum("network", "mobilenet_v2", ["mobilenet_v2", "resnet20"], "What
 flags.DEFINE_enum("scheme", "sat", sorted(satkeras.SCHEMES), "How to quantize.")
 flags.DEFINE_multi_integer("bits", [8, 4], "Widths to train, weights and activations alike.", 2, 8)
 flags.DEFINE_integer("epochs", None, "Epochs of each training; by default what suits the data set.", lower_bound=1)
-flags.DEFINE_integer("verify_images", 500, "Test images that are compared integer by integer.", lower_bound=1)
+flags.DEFINE_integer("verify_images", 200, "Test images that are compared integer by integer.", lower_bound=1)
 flags.DEFINE_integer("seed", 0, "Of weights and shuffling.")
 flags.DEFINE_string("output", "runs/demo", "Folder for the report and the files.")
 
@@ -53,7 +53,7 @@ class Recipe:
 
 
 RECIPES = {
-    "mnist": Recipe(epochs=4, batch_size=64, learning_rate=0.05),
+    "mnist": Recipe(epochs=4, batch_size=128, learning_rate=0.1),
     "digits": Recipe(epochs=10, batch_size=64, learning_rate=0.05),
     "cifar10": Recipe(epochs=30, batch_size=128, learning_rate=0.1),
     "cifar100": Recipe(epochs=30, batch_size=128, learning_rate=0.1),

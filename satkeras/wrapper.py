@@ -38,7 +38,9 @@ class QuantizeWrapper(TfmotQuantizeWrapper):
     def call(self, inputs, training=None, **kwargs):
         if not self.trainable:
             training = False
-        output = super().call(inputs, training=training, **kwargs)
+        # Quantizers need no AutoGraph, which would take longer to trace them than everything else together.
+        call = tf.autograph.experimental.do_not_convert(super().call)
+        output = call(inputs, training=training, **kwargs)
         self.quantize_config.set_quantize_weights(self.layer, [latent for latent, *_ in self._weight_vars])
         return tf.cast(output, tf.as_dtype(self.compute_dtype))  # pyright: ignore[reportCallIssue]
 

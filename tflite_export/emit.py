@@ -32,7 +32,7 @@ def emit(plan: Plan) -> tf.Module:
     """A module whose function `serve` maps the plan's inputs to its outputs, all float32 with batch 1."""
     specs = [tf.TensorSpec((1, *x.shape), tf.float32, name=f"input_{i}") for i, x in enumerate(plan.inputs)]
 
-    @tf.function(input_signature=specs)
+    @tf.function(input_signature=specs, autograph=False)
     def serve(*inputs):
         values = {x: _fake_quantize(value, x) for x, value in zip(plan.inputs, inputs, strict=True)}
         for operator in plan.operators:

@@ -44,7 +44,8 @@ class IntegerOperator(keras.layers.Layer):
             self.multiplier = tf.Variable(operator.multiplier, dtype=tf.float32, trainable=False, name="multiplier")
 
     def call(self, inputs):
-        return _COMPUTE[type(self.operator)](self, self.operator, *tf.nest.flatten(inputs))
+        compute = tf.autograph.experimental.do_not_convert(_COMPUTE[type(self.operator)])
+        return compute(self, self.operator, *tf.nest.flatten(inputs))
 
 
 class Codes(keras.layers.Layer):
