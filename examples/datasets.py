@@ -3,6 +3,7 @@
 import dataclasses
 
 import numpy as np
+import tensorflow as tf
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -36,6 +37,20 @@ def load(name: str, data_dir: str | None = None) -> Images:
     if name not in _LOADERS:
         raise ValueError(f"name must be one of {sorted(_LOADERS)}. Received: name={name!r}")
     return _LOADERS[name](data_dir)
+
+
+def batches(data: Images, batch_size: int, seed: int) -> tf.data.Dataset:
+    """Shuffled training batches of images 0 .. 255 as float32; CIFAR's are shifted and mirrored at random."""
+    dataset = tf.data.Dataset.from_tensor_slices(data.train).shuffle(len(data.train[0]), seed=seed)
+    if data.mirrored:
+        dataset = dataset.map(lambda image, label: (_augment(image), label), num_parallel_calls=tf.data.AUTOTUNE)
+    dataset = dataset.batch(batch_size, drop_remainder=True)
+    return dataset.map(lambda image, label: (tf.cast(image, tf.float32), label)).prefetch(2)
+
+
+def _augment(image):
+    padded = tf.pad(image, ((4, 4), (4, 4), (0, 0)), constant_values=128)
+    return tf.image.random_flip_left_right(tf.image.random_crop(padded, image.shape))
 
 
 def _mnist(data_dir) -> Images:

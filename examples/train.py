@@ -122,21 +122,6 @@ def build_network(data: datasets.Images) -> keras.Model:
     return architectures.mobilenet_v2(shape, data.classes, blocks=blocks, last_channels=96, batch_norm_momentum=0.9)
 
 
-def batches(data: datasets.Images, recipe: Recipe) -> tf.data.Dataset:
-    """Shuffled training batches of raw images; CIFAR's are shifted and mirrored at random."""
-    images, labels = data.train
-    dataset = tf.data.Dataset.from_tensor_slices((images, labels)).shuffle(len(images), seed=FLAGS.seed)
-    if data.mirrored:
-        dataset = dataset.map(lambda image, label: (_augment(image), label), num_parallel_calls=tf.data.AUTOTUNE)
-    dataset = dataset.batch(recipe.batch_size, drop_remainder=True)
-    return dataset.map(lambda image, label: (tf.cast(image, tf.float32), label)).prefetch(2)
-
-
-def _augment(image):
-    padded = tf.pad(image, ((4, 4), (4, 4), (0, 0)), constant_values=128)
-    return tf.image.random_flip_left_right(tf.image.random_crop(padded, image.shape))
-
-
 def fit(model: keras.Model, data: datasets.Images, recipe: Recipe) -> tuple[list[float], dict[str, list[float]]]:
     """Trains a model; returns its test accuracy and its alphas, epoch by epoch."""
     steps = len(data.train[0]) // recipe.batch_size * recipe.epochs
@@ -148,7 +133,7 @@ def fit(model: keras.Model, data: datasets.Images, recipe: Recipe) -> tuple[list
     alphas = AlphaHistory()
     test_images, test_labels = data.test
     history = model.fit(
-        batches(data, recipe),
+        datasets.batches(data, recipe.batch_size, FLAGS.seed),
         epochs=recipe.epochs,
         validation_data=(test_images.astype(np.float32), test_labels),
         validation_batch_size=250,

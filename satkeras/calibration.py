@@ -14,9 +14,6 @@ CalibrationData: TypeAlias = np.ndarray | Sequence[Any] | Mapping[str, Any] | tf
 
 BATCH = 64
 
-# Values of a channel that it takes to estimate its mean and variance; with fewer, batch norms stay as they are.
-FEWEST_VALUES = 256
-
 
 def calibration_inputs(data: CalibrationData, inputs: Sequence[Any], low: float, high: float) -> list:
     """Calibration data as an array for each input of a model.
@@ -116,31 +113,34 @@ def carry_over_quantizer_variables(source: keras.Model, target: keras.Model) -> 
                 found[2][name].assign(known[layer.name][2][name])
 
 
-def set_ranges(model: keras.Model, inputs: Sequence[np.ndarray]) -> None:
-    """Sets the range of every quantized tensor and the statistics of every batch norm, in the order they are computed.
+def set_ranges(model: keras.Model, inputs: Sequence[np.ndarray], pretrained: keras.Model) -> None:
+    """Sets the range of every quantized tensor, in the order they are computed, and corrects every batch norm.
 
-    So each is set for what the quantizers before it make of the data.
+    So each is set for what the quantizers before it make of the data. A batch norm's moving statistics take on the
+    change from the pretrained model to the quantized one, seen on the data; they are not estimated anew, because a
+    network that was trained on augmented images has statistics that no plain image shows.
 
     Args:
       model: a quantized model.
       inputs: for each input of the model, real values of shape (n, ...). All n are held in memory, layer after layer.
+      pretrained: the model that it was made from.
     """
     graph = read_graph(model)
     waiting = {node: len(graph.consumers(node)) for node in graph.nodes}
+    statistics = _statistics_in(pretrained, inputs)
     values: dict[Node, list] = {}
     given = dict(zip(graph.inputs, inputs, strict=True))
     for node in graph.nodes:
         if node in given:
-            whole = given[node]
-            values[node] = [tf.constant(whole[at : at + BATCH]) for at in range(0, len(whole), BATCH)]
+            values[node] = _batches(given[node])
             continue
         parents = [values[parent] for parent in node.inputs]
         batches = parents[0] if len(parents) == 1 else [list(taken) for taken in zip(*parents, strict=True)]
         if quantizes_tensor(node.layer):
             quantizer, variables = output_variables(node.layer)
             quantizer.calibrate(np.concatenate([np.ravel(batch.numpy()) for batch in batches]), variables)
-        if isinstance(node.layer, keras.layers.BatchNormalization) and node.layer.trainable:
-            _estimate(node.layer, np.concatenate([batch.numpy() for batch in batches]))
+        if node.name in statistics and node.layer.trainable:
+            _correct(node.layer, statistics[node.name], _statistics(batches))
         mode = {"training": False} if "training" in node.layer._call_spec.arg_names else {}
         values[node] = [node.layer(batch, **mode) for batch in batches]
         for parent in node.inputs:
@@ -149,9 +149,30 @@ def set_ranges(model: keras.Model, inputs: Sequence[np.ndarray]) -> None:
                 values.pop(parent, None)
 
 
-def _estimate(norm: keras.layers.BatchNormalization, values: np.ndarray) -> None:
-    """Makes the statistics those of the values, whose sums changed when weights and inputs were quantized."""
-    axes = tuple(range(values.ndim)[:-1])
-    if values[..., 0].size >= FEWEST_VALUES:  # pyright: ignore[reportGeneralTypeIssues]
-        norm.moving_mean.assign(values.mean(axes, np.float64))
-        norm.moving_variance.assign(values.var(axes, np.float64))
+def _batches(values: np.ndarray) -> list:
+    return [tf.constant(values[at : at + BATCH]) for at in range(0, len(values), BATCH)]
+
+
+def _statistics_in(model: keras.Model, inputs: Sequence[np.ndarray]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Mean and variance, channel by channel, of what each batch norm of a model takes, by the batch norm's name."""
+    graph = read_graph(model)
+    norms = [node for node in graph.nodes if isinstance(node.layer, keras.layers.BatchNormalization)]
+    if not norms:
+        return {}
+    taken = keras.Model([node.tensor for node in graph.inputs], [node.inputs[0].tensor for node in norms])
+    parts = [tf.nest.flatten(taken(list(batch), training=False)) for batch in zip(*map(_batches, inputs), strict=True)]
+    return {node.name: _statistics(batches) for node, batches in zip(norms, zip(*parts, strict=True), strict=True)}
+
+
+def _statistics(batches) -> tuple[np.ndarray, np.ndarray]:
+    values = np.concatenate([batch.numpy() for batch in batches])
+    axes = tuple(range(values.ndim - 1))
+    return values.mean(axes, np.float64), values.var(axes, np.float64)
+
+
+def _correct(norm: keras.layers.BatchNormalization, before, after) -> None:
+    """Moves the statistics as those of the data moved, when weights and inputs were quantized."""
+    (old_mean, old_variance), (mean, variance) = before, after
+    change = (variance + norm.epsilon) / (old_variance + norm.epsilon)
+    norm.moving_mean.assign(norm.moving_mean + np.float32(mean - old_mean))
+    norm.moving_variance.assign(norm.moving_variance * np.float32(change))

@@ -65,8 +65,12 @@ def place(graph: Graph, schemes: Mapping[keras.layers.Layer, Scheme], streams: S
 
 
 def first_layers(graph: Graph) -> set[Node]:
-    """The linear nodes that see a model input through nothing but PASS layers."""
-    return {node for node in graph.nodes if _is_linear(node) and kind_of(_source(node.inputs[0])) is Kind.INPUT}
+    """The linear nodes before which no other linear node comes."""
+    before: set[Node] = set()
+    for node in graph.nodes:
+        if any(_is_linear(parent) or parent in before for parent in node.inputs):
+            before.add(node)
+    return {node for node in graph.nodes if _is_linear(node) and node not in before}
 
 
 def last_layers(graph: Graph) -> set[Node]:
@@ -80,13 +84,6 @@ def last_layers(graph: Graph) -> set[Node]:
 
 def _is_linear(node: Node) -> bool:
     return kind_of(node) is Kind.LINEAR
-
-
-def _source(node: Node) -> Node:
-    """Where the values of a PASS node come from."""
-    while kind_of(node) is Kind.PASS:
-        node = node.inputs[0]
-    return node
 
 
 def _specialized(quantizer: Quantizer, **facts) -> Quantizer:

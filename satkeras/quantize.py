@@ -96,7 +96,7 @@ def quantize_model(
     elif calibration is not None:
         undo_weight_transforms(result)
     if calibration is not None:
-        set_ranges(result, calibration)
+        set_ranges(result, calibration, model)
     return result
 
 

@@ -130,6 +130,13 @@ def test_signed_inputs_get_two_sided_grids(batch_norm, quantizers_of):
     assert found["quant_c_output"] == SIGNED_STREAM
 
 
+def test_the_first_layer_is_first_behind_a_normalization_too(quantizers_of):
+    stack = [layers.BatchNormalization(name="standardize"), layers.Conv2D(4, 3, name="stem"), layers.ReLU(name="relu")]
+    found = quantizers_of(quantize_model(sequential(*stack, layers.Conv2D(4, 3, name="last"))))
+    assert found["quant_standardize_output"] == PACTQuantizer(8, signed=True)
+    assert found["quant_stem"].num_bits == 8
+
+
 def test_several_first_and_last_layers(quantizers_of):
     inputs = tf_keras.Input((8, 8, 3), name="image")
     padded = layers.ZeroPadding2D()(inputs)

@@ -1,0 +1,182 @@
+"""Fine-tunes two pretrained CIFAR-10 networks at each width of each scheme, for a few epochs.
+
+    python -m benchmarks.fine_tuning --data_dir=DIR --pretrained_dir=DIR [--only='resnet8 *']
+
+`data_dir` is tensorflow-datasets', `pretrained_dir` holds the networks (see `benchmarks.pretrained`). Every run is a file
+in `docs/results/fine_tuning/`, written as its epochs end; a run that was interrupted goes on from its last epoch, one
+that has ended is not run again. The table of all of them is `docs/results/fine_tuning.md`.
+"""
+
+import dataclasses
+import fnmatch
+import json
+import os
+import pathlib
+import platform
+
+import numpy as np
+import tensorflow as tf
+import tf_keras as keras
+from absl import app, flags
+
+import satkeras
+import tflite_export
+from benchmarks import pretrained
+from examples import datasets
+from satkeras.files import write_whole
+from tflite_export.interpreter import open_interpreter, run
+
+FLAGS = flags.FLAGS
+RESULTS = pathlib.Path("docs/results/fine_tuning")
+SEED = 0
+BATCH_SIZE = 128
+CALIBRATION_IMAGES = 512
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One training.
+
+    Attributes:
+      network: of `benchmarks.pretrained`.
+      scheme: of `satkeras.SCHEMES`, or "float".
+      bits: width of weights and activations.
+      epochs: over the 50,000 training images.
+      learning_rate: at the start; it falls to 0 along a cosine.
+    """
+
+    network: str
+    scheme: str
+    bits: int
+    epochs: int
+    learning_rate: float = 0.01
+
+    @property
+    def name(self) -> str:
+        return f"{self.network} {self.scheme} W{self.bits}A{self.bits} {self.epochs} epochs"
+
+    @property
+    def path(self) -> pathlib.Path:
+        return RESULTS / f"{self.name.replace(' ', '_')}.json"
+
+
+RUNS = [
+    *(
+        Run(network, "sat", bits, epochs)
+        for network in ("resnet8", "resnet20")
+        for bits, epochs in ((8, 1), (4, 1), (4, 5))
+    ),
+    *(Run("resnet20", scheme, bits, 5) for bits in (2, 3, 4, 8) for scheme in ("sat", "pact")),
+]
+
+
+def train(task: Run, data: datasets.Images) -> None:
+    """Runs what is left of a task."""
+    keras.utils.set_random_seed(SEED)
+    float_model = pretrained.load(task.network, FLAGS.pretrained_dir)
+    images, labels = data.test[0].astype(np.float32), data.test[1]
+    chosen = np.random.default_rng(SEED).permutation(len(data.train[0]))[:CALIBRATION_IMAGES]
+    shortcuts = {"*_shortcut": "int8"} if task.network == "resnet20" else None
+    model = satkeras.quantize_model(
+        float_model,
+        task.scheme,
+        weight_bits=task.bits,
+        activation_bits=task.bits,
+        overrides=shortcuts,
+        calibration_data=data.train[0][chosen].astype(np.float32),
+    )
+    steps = len(data.train[0]) // BATCH_SIZE * task.epochs
+    schedule = keras.optimizers.schedules.CosineDecay(task.learning_rate, steps)
+    optimizer = keras.optimizers.SGD(schedule, momentum=0.9, nesterov=True, weight_decay=1e-4)
+    optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias", "alpha"])
+    model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
+
+    result = json.loads(task.path.read_text()) if task.path.exists() else None
+    if result is None:
+        result = {
+            **dataclasses.asdict(task),
+            "seed": SEED,
+            "tensorflow": tf.__version__,
+            "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+            "float_accuracy": _accuracy(float_model, images, labels),
+            "accuracy": [_accuracy(model, images, labels)],
+        }
+        _save(task, result)
+
+    def note(epoch, logs):
+        result["accuracy"] = [*result["accuracy"][: epoch + 1], logs["val_accuracy"]]
+        _save(task, result)
+
+    folder = pathlib.Path(FLAGS.output) / task.path.stem
+    model.fit(
+        datasets.batches(data, BATCH_SIZE, SEED),
+        epochs=task.epochs,
+        validation_data=(images, labels),
+        validation_batch_size=250,
+        callbacks=[
+            keras.callbacks.LambdaCallback(on_epoch_end=note),
+            keras.callbacks.BackupAndRestore(folder / "backup"),
+        ],
+        verbose=2,
+    )
+    satkeras.save_model(model, folder / "model.keras")
+    report = tflite_export.export_tflite(model, folder / "model.tflite", verify_data=images[:100])
+    (answers,) = run(open_interpreter((folder / "model.tflite").read_bytes()), data.test[0])
+    result["file_accuracy"] = float(np.mean(answers.argmax(-1) == labels))
+    result["file_bytes"] = report.file_bytes
+    _save(task, result)
+
+
+def _accuracy(model: keras.Model, images, labels) -> float:
+    return float(np.mean(model.predict(images, batch_size=250, verbose=0).argmax(-1) == labels))
+
+
+def _save(task: Run, result: dict) -> None:
+    task.path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(task.path, json.dumps(result, indent=1).encode())
+
+
+def table() -> str:
+    """All results there are, in Markdown."""
+    lines = [
+        "# Fine-tuning pretrained networks, CIFAR-10, 10,000 test images",
+        "",
+        "`python -m benchmarks.fine_tuning`, seed 0, cosine from 0.01, batch 128. *Before*: calibrated with 512 training",
+        "images, no training.",
+        "",
+        "| network | scheme | bits | float | before | after each epoch | file |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for task in RUNS:
+        if task.path.exists():
+            result = json.loads(task.path.read_text())
+            before, *after = (f"{accuracy:.2%}" for accuracy in result["accuracy"])
+            ended = f"{result['file_accuracy']:.2%}" if "file_accuracy" in result else "still running"
+            lines.append(
+                f"| {task.network} | {task.scheme} | W{task.bits}A{task.bits} | {result['float_accuracy']:.2%} | {before} | "
+                f"{', '.join(after)} | {ended} |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def main(argv) -> None:
+    """Runs every task that is left."""
+    if len(argv) > 1:
+        raise app.UsageError(f"Unexpected arguments: {argv[1:]}")
+    data = datasets.load("cifar10", FLAGS.data_dir)
+    for task in RUNS:
+        ended = task.path.exists() and "file_accuracy" in json.loads(task.path.read_text())
+        if fnmatch.fnmatchcase(task.name, FLAGS.only) and not ended:
+            print(f"\n=== {task.name}", flush=True)
+            train(task, data)
+            RESULTS.with_suffix(".md").write_text(table())
+            keras.backend.clear_session()
+    print(table())
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("data_dir", None, "Where tensorflow-datasets keeps its data.", required=True)
+    flags.DEFINE_string("pretrained_dir", None, "Where the pretrained networks are.", required=True)
+    flags.DEFINE_string("only", "*", "Pattern of the names of the runs to do.")
+    flags.DEFINE_string("output", "runs/fine_tuning", "Folder for models and backups.")
+    app.run(main)
