@@ -2,9 +2,9 @@
 
     python -m benchmarks.fine_tuning --data_dir=DIR --pretrained_dir=DIR [--only='resnet8 *']
 
-`data_dir` is tensorflow-datasets', `pretrained_dir` holds the networks (see `benchmarks.pretrained`). Every run is a file
-in `docs/results/fine_tuning/`, written as its epochs end; a run that was interrupted goes on from its last epoch, one
-that has ended is not run again. The table of all of them is `docs/results/fine_tuning.md`.
+`data_dir` is tensorflow-datasets', `pretrained_dir` holds the networks (see `benchmarks.pretrained`). Every run is a
+file in `docs/results/fine_tuning/`, written as its epochs end; a run that was interrupted goes on from its last epoch,
+one that has ended is not run again. The table of all of them is `docs/results/fine_tuning.md`.
 """
 
 import dataclasses
@@ -141,8 +141,8 @@ def table() -> str:
     lines = [
         "# Fine-tuning pretrained networks, CIFAR-10, 10,000 test images",
         "",
-        "`python -m benchmarks.fine_tuning`, seed 0, cosine from 0.01, batch 128. *Before*: calibrated with 512 training",
-        "images, no training.",
+        "`python -m benchmarks.fine_tuning`, seed 0, cosine from 0.01, batch 128. *Before*: calibrated with 512"
+        " training images, no training.",
         "",
         "| network | scheme | bits | float | before | after each epoch | file |",
         "|---|---|---|---|---|---|---|",
@@ -152,10 +152,9 @@ def table() -> str:
             result = json.loads(task.path.read_text())
             before, *after = (f"{accuracy:.2%}" for accuracy in result["accuracy"])
             ended = f"{result['file_accuracy']:.2%}" if "file_accuracy" in result else "still running"
-            lines.append(
-                f"| {task.network} | {task.scheme} | W{task.bits}A{task.bits} | {result['float_accuracy']:.2%} | {before} | "
-                f"{', '.join(after)} | {ended} |"
-            )
+            width, float_accuracy = f"W{task.bits}A{task.bits}", f"{result['float_accuracy']:.2%}"
+            cells = (task.network, task.scheme, width, float_accuracy, before, ", ".join(after), ended)
+            lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 

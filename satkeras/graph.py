@@ -2,6 +2,9 @@
 
 import dataclasses
 import functools
+import inspect
+
+import tensorflow as tf
 
 from satkeras._compat import call_of, keras
 
@@ -111,6 +114,31 @@ def build_model(graph: Graph, wrap=lambda layer: layer) -> keras.Model:
         tensors[node] = wrapped[id(node.layer)](_unpack(taken), **kwargs)
     inputs = [tensors[node] for node in graph.inputs]
     return keras.Model(_unpack(inputs), _unpack([tensors[node] for node in graph.outputs]), name=graph.name)
+
+
+def in_form_of(like: keras.Model, model: keras.Model) -> keras.Model:
+    """The layers of `model` as a model of another's class, with its structure of inputs and outputs and their names.
+
+    A class whose constructor does not take inputs and outputs cannot be made again; a plain `keras.Model` takes its
+    place. An output is named after its layer, so where the last layer has another name, an identity layer with the
+    right one follows, if no other layer has it.
+    """
+    taken = {layer.name for layer in model.layers}
+
+    def named(x, name):
+        layer = call_of(x)[0]
+        if name in taken:
+            return x
+        return keras.layers.Activation("linear", name=name, dtype=layer.dtype_policy)(x)
+
+    outputs = [named(x, name) for x, name in zip(model.outputs, like.output_names, strict=True)]
+    parameters = inspect.signature(type(like).__init__).parameters
+    make = type(like) if "inputs" in parameters or {"args", "kwargs"} <= parameters.keys() else keras.Model
+    return make(
+        tf.nest.pack_sequence_as(like.input, model.inputs),
+        tf.nest.pack_sequence_as(like.output, outputs),
+        name=model.name,
+    )
 
 
 def _unpack(tensors: list):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import enum
+import functools
 from collections.abc import Callable
 
 import tensorflow as tf
@@ -65,17 +66,17 @@ def canonical_layers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
     if make is None or type(layer) not in TABLE:
         return [type(layer).from_config(config)]
     if type(layer) is _layers.Activation:
-        return [make(layer.name)]
+        return [make(name=layer.name, dtype=layer.dtype_policy)]
     bare = type(layer).from_config({**config, "activation": "linear"})
     if activation is keras.activations.linear:
         return [bare]
-    return [bare, make(f"{layer.name}_{_activation_name(activation)}")]
+    return [bare, make(name=f"{layer.name}_{_activation_name(activation)}", dtype=layer.dtype_policy)]
 
 
-def _maker_of(activation) -> Callable[[str], keras.layers.Layer] | None:
-    """Makes the layer, given its name, that computes an `activation=` argument; None if it has no rule."""
+def _maker_of(activation) -> Callable[..., keras.layers.Layer] | None:
+    """Makes the layer, given its name and dtype, that computes an `activation=` argument; None if it has no rule."""
     if type(activation) is _layers.ReLU:
-        return lambda name: _layers.ReLU.from_config({**activation.get_config(), "name": name})
+        return lambda **given: _layers.ReLU.from_config({**activation.get_config(), **given})
     return _ACTIVATIONS.get(activation)
 
 
@@ -84,12 +85,12 @@ def _activation_name(activation) -> str:
 
 
 _ACTIVATIONS = {
-    keras.activations.linear: lambda name: _layers.Activation("linear", name=name),
-    keras.activations.relu: lambda name: _layers.ReLU(name=name),
-    tf.nn.relu: lambda name: _layers.ReLU(name=name),
-    tf.nn.relu6: lambda name: _layers.ReLU(6.0, name=name),
-    keras.activations.softmax: lambda name: _layers.Softmax(name=name),
-    tf.nn.softmax: lambda name: _layers.Softmax(name=name),
+    keras.activations.linear: functools.partial(_layers.Activation, "linear"),
+    keras.activations.relu: _layers.ReLU,
+    tf.nn.relu: _layers.ReLU,
+    tf.nn.relu6: functools.partial(_layers.ReLU, 6.0),
+    keras.activations.softmax: _layers.Softmax,
+    tf.nn.softmax: _layers.Softmax,
 }
 
 

@@ -19,7 +19,7 @@ from satkeras.calibration import (
     undo_weight_transforms,
 )
 from satkeras.checks import is_quantized, require_quantizable, require_quantized, require_supported
-from satkeras.graph import Graph, build_model, read_graph
+from satkeras.graph import Graph, build_model, in_form_of, read_graph
 from satkeras.layers import Kind, kind_of
 from satkeras.placement import first_layers, last_layers, place
 from satkeras.quantizers import InputQuantizer
@@ -90,7 +90,7 @@ def quantize_model(
     annotated = build_model(quantized, wrap=lambda layer: _annotate(layer, configs))
     for layer, heir in heirs.items():
         heir.set_weights(layer.get_weights())
-    result = _fresh(tfmot.quantization.keras.quantize_apply(annotated, scheme=_AsAnnotated()))
+    result = in_form_of(model, _fresh(tfmot.quantization.keras.quantize_apply(annotated, scheme=_AsAnnotated())))
     if float_model is not model:
         carry_over_quantizer_variables(model, result)
     elif calibration is not None:
@@ -108,7 +108,7 @@ def strip(model: keras.Model) -> keras.Model:
     """
     require_quantized(model, "strip")
     graph, heirs = without_quantizers(read_graph(model))
-    stripped = build_model(graph)
+    stripped = in_form_of(model, build_model(graph))
     for layer, heir in heirs.items():
         heir.set_weights(latent_weights(layer))
     return stripped

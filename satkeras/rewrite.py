@@ -58,7 +58,7 @@ def with_quantizers(graph: Graph, placement: Placement) -> tuple[Graph, dict[Lay
         while name in names:
             name += "_"
         names.add(name)
-        layer = keras.layers.Activation("linear", name=name)
+        layer = keras.layers.Activation("linear", name=name, dtype=source.layer.dtype_policy)
         configs[layer] = OutputQuantizeConfig(quantizer)
         return add(Node(name, layer, (source,), source.shape))
 
@@ -74,7 +74,8 @@ def with_quantizers(graph: Graph, placement: Placement) -> tuple[Graph, dict[Lay
         layer = node.layer
         if isinstance(layer, keras.layers.ReLU) and stored is not None and stored.replaces_relu6:
             if layer not in relu_layers:
-                relu_layers[layer] = keras.layers.ReLU(name=_unbounded_name(graph, node, placement, names))
+                name = _unbounded_name(graph, node, placement, names)
+                relu_layers[layer] = keras.layers.ReLU(name=name, dtype=layer.dtype_policy)
             layer = relu_layers[layer]
         made[node] = add(Node(node.name, layer, taken, node.shape, node.training))
         if stored is not None:
@@ -101,11 +102,14 @@ def without_quantizers(graph: Graph) -> tuple[Graph, dict[Layer, Layer]]:
     Returns:
       The graph, and for each layer of `graph` that has weights of its own the fresh one that takes them over.
     """
-    fresh = {node.layer: _unwrapped(node.layer) for node in graph.nodes if not quantizes_tensor(node.layer)}
+    inner = {node.layer.layer.name for node in graph.nodes if has_quantizer(node.layer)}
+    # An output's name, given back to it by an identity layer, belongs to the layer inside again.
+    dropped = {node.layer for node in graph.nodes if quantizes_tensor(node.layer) or node.layer.name in inner}
+    fresh = {node.layer: _unwrapped(node.layer) for node in graph.nodes if node.layer not in dropped}
     made: dict[Node, Node] = {}
     for node in graph.nodes:
         taken = tuple(made[parent] for parent in node.inputs)
-        if quantizes_tensor(node.layer):
+        if node.layer in dropped:
             made[node] = taken[0]
         else:
             layer = fresh[node.layer]

@@ -35,6 +35,10 @@ class QuantizeWrapper(TfmotQuantizeWrapper):
             self.layer.built = True
         super().build(input_shape)
 
+    def get_build_config(self):
+        # Built when it is called, as Keras' own layers: built before, its variables would not be named after it.
+        return None
+
     def call(self, inputs, training=None, **kwargs):
         if not self.trainable:
             training = False
@@ -42,14 +46,14 @@ class QuantizeWrapper(TfmotQuantizeWrapper):
         call = tf.autograph.experimental.do_not_convert(super().call)
         output = call(inputs, training=training, **kwargs)
         self.quantize_config.set_quantize_weights(self.layer, [latent for latent, *_ in self._weight_vars])
-        return tf.cast(output, tf.as_dtype(self.compute_dtype))  # pyright: ignore[reportCallIssue]
+        return output
 
     def _make_quantizer_fn(self, quantizer, x, training, quantizer_vars):
         quantized = super()._make_quantizer_fn(quantizer, x, training, quantizer_vars)
 
         def in_float32():
             with float32_variables():
-                return quantized()
+                return tf.cast(quantized(), tf.as_dtype(self.compute_dtype))  # pyright: ignore[reportCallIssue]
 
         return in_float32
 

@@ -67,6 +67,8 @@ def test_a_loaded_model_is_the_saved_one(scheme, name, trained, images, tmp_path
         further.fit(*images, batch_size=16, epochs=2, shuffle=False, verbose=0)
     for now, then in zip(loaded.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_array_equal(now, then)
+    assert [variable.name for variable in loaded.variables] == [variable.name for variable in model.variables]
+    loaded.save(tmp_path / "again.h5")
 
 
 @pytest.mark.parametrize("scheme", sorted(satkeras.SCHEMES))

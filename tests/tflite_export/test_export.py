@@ -8,6 +8,7 @@ import tensorflow as tf
 import tf_keras
 from tf_keras import layers
 
+import satkeras
 import tflite_export
 from tflite_export.interpreter import open_interpreter, run
 
@@ -109,3 +110,23 @@ def test_exporting_does_not_change_the_model(residual, images, tmp_path):
     assert all(np.array_equal(*pair) for pair in zip(weights, residual.get_weights(), strict=True))
     np.testing.assert_array_equal(residual.predict(images, verbose=0), answer)
     assert (tmp_path / "a.tflite").read_bytes() == (tmp_path / "b.tflite").read_bytes()
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_a_model_that_trained_in_mixed_precision_has_a_file(policy, random_images, tmp_path):
+    tf_keras.mixed_precision.set_global_policy(policy)
+    try:
+        image = tf_keras.Input((8, 8, 3), name="image")
+        x = layers.BatchNormalization(name="norm")(layers.Conv2D(4, 3, use_bias=False, name="stem")(image))
+        x = layers.Conv2D(4, 3, activation="relu", name="middle")(layers.ReLU(name="relu")(x))
+        x = layers.Dense(5, name="logits")(layers.Flatten(name="flat")(x))
+        kind = layers.Activation("softmax", dtype="float32", name="kind")(x)
+        model = satkeras.quantize_model(tf_keras.Model(image, kind))
+        images = random_images(model, 16)
+        model.compile(tf_keras.optimizers.SGD(0.01), "sparse_categorical_crossentropy")
+        model.fit(images, np.arange(16) % 5, epochs=2, verbose=0)
+        report = tflite_export.export_tflite(model, tmp_path / "net.tflite", verify_data=images)
+    finally:
+        tf_keras.mixed_precision.set_global_policy("float32")
+    # The training model computes with 8 or 11 bits of mantissa; the twin and the file compute integers.
+    assert report.verification.differing == 0
