@@ -27,6 +27,7 @@ setuptools.setup(
         "ai-edge-litert>=2.1,<3",
         "flatbuffers>=24.3.25",
         "numpy>=1.26",
+        "scikit-learn>=1.4,<2",
         "tensorflow>=2.18,<2.22",
         "tensorflow-model-optimization>=0.8,<0.9",
         "tf_keras>=2.18,<2.22",

@@ -23,6 +23,7 @@ import satkeras
 import tflite_export
 from benchmarks import pretrained
 from examples import datasets
+from satkeras.callbacks import TemperaturePerStep
 from satkeras.files import write_whole
 from tflite_export.interpreter import open_interpreter, run
 
@@ -31,6 +32,9 @@ RESULTS = pathlib.Path("docs/results/fine_tuning")
 SEED = 0
 BATCH_SIZE = 128
 CALIBRATION_IMAGES = 512
+LEARNING_RATE = 0.01
+# Of Quantization Networks' sigmoids, at the end of each phase.
+HIGHEST_TEMPERATURE = 2000.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,35 +43,48 @@ class Run:
 
     Attributes:
       network: of `benchmarks.pretrained`.
-      scheme: of `satkeras.SCHEMES`, or "float".
-      bits: width of weights and activations.
-      epochs: over the 50,000 training images.
-      learning_rate: at the start; it falls to 0 along a cosine.
+      scheme: of `satkeras.SCHEMES`.
+      weight_bits: as `quantize_model` takes them.
+      activation_bits: the same.
+      stages: (phase, epochs over the 50,000 training images); for "qn" phases as `set_phase` takes them, for the others
+        one stage without.
     """
 
     network: str
     scheme: str
-    bits: int
-    epochs: int
-    learning_rate: float = 0.01
+    weight_bits: int | str
+    activation_bits: int
+    stages: tuple[tuple[str | None, int], ...]
+
+    @property
+    def epochs(self) -> int:
+        return sum(epochs for _, epochs in self.stages)
 
     @property
     def name(self) -> str:
-        return f"{self.network} {self.scheme} W{self.bits}A{self.bits} {self.epochs} epochs"
+        return f"{self.network} {self.scheme} W{self.weight_bits}A{self.activation_bits} {self.epochs} epochs"
 
     @property
     def path(self) -> pathlib.Path:
         return RESULTS / f"{self.name.replace(' ', '_')}.json"
 
 
-RUNS = [
-    *(
-        Run(network, "sat", bits, epochs)
-        for network in ("resnet8", "resnet20")
-        for bits, epochs in ((8, 1), (4, 1), (4, 5))
-    ),
-    *(Run("resnet20", scheme, bits, 5) for bits in (2, 3, 4, 8) for scheme in ("sat", "pact")),
-]
+def _plain(network: str, scheme: str, bits: int, epochs: int) -> Run:
+    return Run(network, scheme, bits, bits, ((None, epochs),))
+
+
+_WEIGHTS_ALONE = (("weights", 5),)
+_THREE_PHASES = (("weights", 2), ("activations", 1), ("both", 2))
+
+RUNS = (
+    *(_plain(network, "sat", bits, epochs) for network in ("resnet8", "resnet20") for bits, epochs in ((8, 1), (4, 1))),
+    *(_plain(network, "sat", 4, 5) for network in ("resnet8", "resnet20")),
+    *(_plain("resnet20", scheme, bits, 5) for bits in (2, 3) for scheme in ("sat", "pact")),
+    *(Run("resnet20", "qn", bits, 8, _WEIGHTS_ALONE) for bits in ("3bit+-4", "ternary", 1)),
+    *(Run("resnet20", "qn", bits, 2, _THREE_PHASES) for bits in ("3bit+-4", 1)),
+    _plain("resnet20", "pact", 4, 5),
+    *(_plain("resnet20", scheme, 8, 5) for scheme in ("sat", "pact")),
+)
 
 
 def train(task: Run, data: datasets.Images) -> None:
@@ -76,21 +93,15 @@ def train(task: Run, data: datasets.Images) -> None:
     float_model = pretrained.load(task.network, FLAGS.pretrained_dir)
     images, labels = data.test[0].astype(np.float32), data.test[1]
     chosen = np.random.default_rng(SEED).permutation(len(data.train[0]))[:CALIBRATION_IMAGES]
-    shortcuts = {"*_shortcut": "int8"} if task.network == "resnet20" else None
+    calibration_data = data.train[0][chosen].astype(np.float32)
     model = satkeras.quantize_model(
         float_model,
         task.scheme,
-        weight_bits=task.bits,
-        activation_bits=task.bits,
-        overrides=shortcuts,
-        calibration_data=data.train[0][chosen].astype(np.float32),
+        weight_bits=task.weight_bits,
+        activation_bits=task.activation_bits,
+        overrides={"*_shortcut": "int8"} if task.network == "resnet20" else None,
+        calibration_data=calibration_data,
     )
-    steps = len(data.train[0]) // BATCH_SIZE * task.epochs
-    schedule = keras.optimizers.schedules.CosineDecay(task.learning_rate, steps)
-    optimizer = keras.optimizers.SGD(schedule, momentum=0.9, nesterov=True, weight_decay=1e-4)
-    optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias", "alpha"])
-    model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
-
     result = json.loads(task.path.read_text()) if task.path.exists() else None
     if result is None:
         result = {
@@ -103,28 +114,53 @@ def train(task: Run, data: datasets.Images) -> None:
         }
         _save(task, result)
 
-    def note(epoch, logs):
-        result["accuracy"] = [*result["accuracy"][: epoch + 1], logs["val_accuracy"]]
-        _save(task, result)
-
     folder = pathlib.Path(FLAGS.output) / task.path.stem
-    model.fit(
-        datasets.batches(data, BATCH_SIZE, SEED),
-        epochs=task.epochs,
-        validation_data=(images, labels),
-        validation_batch_size=250,
-        callbacks=[
-            keras.callbacks.LambdaCallback(on_epoch_end=note),
-            keras.callbacks.BackupAndRestore(folder / "backup"),
-        ],
-        verbose=2,
-    )
+    folder.mkdir(parents=True, exist_ok=True)
+    steps = len(data.train[0]) // BATCH_SIZE
+    before = 1
+    for index, (phase, epochs) in enumerate(task.stages):
+        ended = folder / f"stage_{index}.h5"
+        if ended.exists():
+            model.load_weights(ended)
+        callbacks: list[keras.callbacks.Callback] = [keras.callbacks.BackupAndRestore(folder / f"backup_{index}")]
+        if phase is not None:
+            if phase == "activations" and not ended.exists():
+                satkeras.set_thresholds(model, calibration_data)
+            satkeras.set_phase(model, phase)
+            callbacks.append(TemperaturePerStep(HIGHEST_TEMPERATURE / (steps * epochs), HIGHEST_TEMPERATURE))
+        if not ended.exists():
+
+            def note(epoch, logs, first=before):
+                result["accuracy"] = [*result["accuracy"][: first + epoch], logs["val_accuracy"]]
+                _save(task, result)
+
+            _compile(model, steps * epochs)
+            model.fit(
+                datasets.batches(data, BATCH_SIZE, SEED),
+                epochs=epochs,
+                validation_data=(images, labels),
+                validation_batch_size=250,
+                callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=note), *callbacks],
+                verbose=2,
+            )
+            model.save_weights(ended)
+        before += epochs
+    if task.scheme == "qn":
+        satkeras.freeze(model)
     satkeras.save_model(model, folder / "model.keras")
     report = tflite_export.export_tflite(model, folder / "model.tflite", verify_data=images[:100])
     (answers,) = run(open_interpreter((folder / "model.tflite").read_bytes()), data.test[0])
     result["file_accuracy"] = float(np.mean(answers.argmax(-1) == labels))
     result["file_bytes"] = report.file_bytes
+    result["differing_integers_100_images"] = report.verification.differing
     _save(task, result)
+
+
+def _compile(model: keras.Model, steps: int) -> None:
+    schedule = keras.optimizers.schedules.CosineDecay(LEARNING_RATE, steps)
+    optimizer = keras.optimizers.SGD(schedule, momentum=0.9, nesterov=True, weight_decay=1e-4)
+    optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias", "alpha", "thresholds"])
+    model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
 
 
 def _accuracy(model: keras.Model, images, labels) -> float:
@@ -152,7 +188,7 @@ def table() -> str:
             result = json.loads(task.path.read_text())
             before, *after = (f"{accuracy:.2%}" for accuracy in result["accuracy"])
             ended = f"{result['file_accuracy']:.2%}" if "file_accuracy" in result else "still running"
-            width, float_accuracy = f"W{task.bits}A{task.bits}", f"{result['float_accuracy']:.2%}"
+            width, float_accuracy = f"W{task.weight_bits}A{task.activation_bits}", f"{result['float_accuracy']:.2%}"
             cells = (task.network, task.scheme, width, float_accuracy, before, ", ".join(after), ended)
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"

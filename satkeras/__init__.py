@@ -13,10 +13,14 @@ is made of the quantizers in `satkeras.quantizers`. `strip` gives the float mode
 (`save_integer_weights` as a file), `summary` a table of what each layer costs; `save_model` and `load_model` keep a
 model in between. `TensorBoardQuantization` is a callback that logs how the grids train.
 
+Quantization Networks, scheme "qn", trains in phases: `set_thresholds`, `set_phase` and `freeze` around `fit`, and a
+callback of `satkeras.callbacks` within it.
+
 Every quantizer states its integer grid as a `QuantParams`; that is all that the exporter knows of it.
 """
 
 from satkeras.integers import IntegerWeight, integer_weights, save_integer_weights
+from satkeras.phases import freeze, set_phase, set_thresholds
 from satkeras.qparams import QuantParams
 from satkeras.quantize import quantize_model, strip
 from satkeras.saving import load_model, save_model
@@ -32,11 +36,14 @@ __all__ = [
     "Scheme",
     "Summary",
     "TensorBoardQuantization",
+    "freeze",
     "integer_weights",
     "load_model",
     "quantize_model",
     "save_integer_weights",
     "save_model",
+    "set_phase",
+    "set_thresholds",
     "strip",
     "summary",
 ]

@@ -96,7 +96,7 @@ def _step_and_bias(call, identity: bool):
     kernel = _quantized_kernel(call.layer)
     if kernel is None and not identity:
         return None
-    source_step = _stored_step(call if kernel is None else call.parent_nodes[0])
+    source_step = stored_step(call if kernel is None else call.parent_nodes[0])
     if source_step is None:
         return None
     if kernel is None:
@@ -114,7 +114,7 @@ def _quantized_kernel(layer):
     return None if kernel is None or kernel[1].num_bits is None else kernel
 
 
-def _stored_step(call):
+def stored_step(call):
     """The real size of an integer step of a tensor, found where the tensor was stored; None if it never was."""
     while kind_of(call) is Kind.PASS:
         call = call.parent_nodes[0]

@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from satkeras._compat import keras, output_variables, weight_variables
-from satkeras.graph import Node, read_graph
+from satkeras.graph import Graph, Node, read_graph
 from satkeras.rewrite import quantizes_tensor
 
 CalibrationData: TypeAlias = np.ndarray | Sequence[Any] | Mapping[str, Any] | tf.data.Dataset
@@ -91,6 +91,15 @@ def _checked(values: np.ndarray, x, low: float, high: float) -> np.ndarray:
     return values
 
 
+def calibrate_weights(model: keras.Model) -> None:
+    """Sets the variables of the weight quantizers to suit the kernels."""
+    for wrapper in model.layers:
+        found = weight_variables(wrapper) if hasattr(wrapper, "quantize_config") else None
+        if found is not None:
+            kernel, quantizer, variables = found
+            quantizer.calibrate(kernel.numpy(), variables)
+
+
 def undo_weight_transforms(model: keras.Model) -> None:
     """Sets every latent kernel, which is a pretrained one, so that the quantized kernel is as close to it as can be."""
     for wrapper in model.layers:
@@ -149,6 +158,19 @@ def set_ranges(model: keras.Model, inputs: Sequence[np.ndarray], pretrained: ker
                 values.pop(parent, None)
 
 
+def taken_by(nodes: Sequence[Node], graph: Graph, inputs: Sequence[np.ndarray]) -> list[tuple[tf.Tensor, ...]]:
+    """What each of some nodes takes, in inference, batch by batch.
+
+    Args:
+      nodes: of one input each.
+      graph: the graph that they belong to, as it was read.
+      inputs: for each input of the graph, real values of shape (n, ...).
+    """
+    taken = keras.Model([node.tensor for node in graph.inputs], [node.inputs[0].tensor for node in nodes])
+    parts = [tf.nest.flatten(taken(list(batch), training=False)) for batch in zip(*map(_batches, inputs), strict=True)]
+    return list(zip(*parts, strict=True))
+
+
 def _batches(values: np.ndarray) -> list:
     return [tf.constant(values[at : at + BATCH]) for at in range(0, len(values), BATCH)]
 
@@ -159,9 +181,9 @@ def _statistics_in(model: keras.Model, inputs: Sequence[np.ndarray]) -> dict[str
     norms = [node for node in graph.nodes if isinstance(node.layer, keras.layers.BatchNormalization)]
     if not norms:
         return {}
-    taken = keras.Model([node.tensor for node in graph.inputs], [node.inputs[0].tensor for node in norms])
-    parts = [tf.nest.flatten(taken(list(batch), training=False)) for batch in zip(*map(_batches, inputs), strict=True)]
-    return {node.name: _statistics(batches) for node, batches in zip(norms, zip(*parts, strict=True), strict=True)}
+    return {
+        node.name: _statistics(batches) for node, batches in zip(norms, taken_by(norms, graph, inputs), strict=True)
+    }
 
 
 def _statistics(batches) -> tuple[np.ndarray, np.ndarray]:

@@ -3,6 +3,8 @@
 import dataclasses
 import io
 import os
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -10,6 +12,7 @@ from satkeras._compat import keras, weight_variables
 from satkeras.checks import require_quantized
 from satkeras.files import require_writable, write_whole
 from satkeras.qparams import QuantParams
+from satkeras.quantizers import Quantizer
 from satkeras.rewrite import has_quantizer
 
 
@@ -99,3 +102,16 @@ def integer_weight(wrapper: keras.layers.Layer) -> IntegerWeight:
     params = quantizer.quant_params({name: value.numpy() for name, value in variables.items()}, latent.numpy())
     quantized = quantizer(latent, False, variables).numpy()
     return IntegerWeight(params.integers_of(quantized), params, num_bits)
+
+
+def first_codes(quantizer: Quantizer, variables: Mapping[str, Any], grid: np.ndarray) -> np.ndarray:
+    """For each level above the lowest, where in `grid` it begins; `len(grid)` for a level that none of it has.
+
+    Args:
+      quantizer: a rising one.
+      variables: what its `build` returned.
+      grid: real values, increasing.
+    """
+    params = quantizer.quant_params({name: value.numpy() for name, value in variables.items()})
+    integers = params.integers_of(quantizer(grid.astype(np.float32), False, variables))
+    return np.searchsorted(integers, np.arange(params.qmin + 1, params.qmax + 1))

@@ -5,7 +5,7 @@ that is stored stays at 8 bits. A tensor is stored unless its only consumer fold
 before it) or fuses it (ReLU).
 
 A stored tensor that several consumers want in different ways is a *stream*: it gets 8 bits, and each width that its
-convolutions ask for branches off it through a quantizer of its own.
+convolutions ask for branches off it through a quantizer of its own. So does a quantizer that reads 8 bits.
 """
 
 import dataclasses
@@ -86,12 +86,6 @@ def _is_linear(node: Node) -> bool:
     return kind_of(node) is Kind.LINEAR
 
 
-def _specialized(quantizer: Quantizer, **facts) -> Quantizer:
-    """The quantizer told those facts about its tensor that it has a field for."""
-    fields = {field.name for field in dataclasses.fields(quantizer)}
-    return dataclasses.replace(quantizer, **{name: fact for name, fact in facts.items() if name in fields})
-
-
 @dataclasses.dataclass(frozen=True)
 class _Walk:
     graph: Graph
@@ -108,7 +102,7 @@ class _Walk:
         calls = [call for call in self.graph.nodes if call.layer is node.layer]
         followed = [kind_of(reader) is Kind.BATCH_NORM for call in calls for reader in self.graph.consumers(call)]
         pattern = scheme.weights if followed and all(followed) else scheme.lone_weights
-        return _specialized(pattern, depthwise=isinstance(node.layer, keras.layers.DepthwiseConv2D))
+        return pattern.specialized(depthwise=isinstance(node.layer, keras.layers.DepthwiseConv2D))
 
     def is_stored(self, node: Node) -> bool:
         kind = kind_of(node)
@@ -141,12 +135,13 @@ class _Walk:
         if only_linear and len(wanted) == 1:
             (quantizer,) = wanted
             # Only a linear operator can clip a narrow signed grid at both ends (see the exporter's plan).
-            if not signed or quantizer.num_bits == 8 or kind_of(node) in (Kind.LINEAR, Kind.BATCH_NORM):
+            clips = not signed or quantizer.num_bits == 8 or kind_of(node) in (Kind.LINEAR, Kind.BATCH_NORM)
+            if clips and not quantizer.reads_8_bits:
                 return quantizer
         eight_bits = [quantizer for quantizer in wanted if quantizer.num_bits == 8]
         if len(eight_bits) == 1 and not full_precision:
             return eight_bits[0]
-        return None if full_precision else _specialized(self.streams.streams, signed=signed)
+        return None if full_precision else self.streams.streams.specialized(signed=signed)
 
     def _serves(self, stored: Quantizer | None, wanted: Quantizer, node: Node) -> bool:
         """Whether a consumer that wants `wanted` can take the tensor as it is stored."""
@@ -155,7 +150,8 @@ class _Walk:
     def _input_quantizer(self, node: Node, signed: bool) -> Quantizer:
         scheme = self.schemes[node.layer]
         last_dense = isinstance(node.layer, keras.layers.Dense) and node in self._last
-        return _specialized(scheme.last_activations if last_dense else scheme.activations, signed=signed)
+        pattern = scheme.last_activations if last_dense else scheme.activations
+        return pattern.specialized(signed=signed)
 
     def _through_pass(self, node: Node) -> list[Node]:
         """The consumers of a tensor's values, PASS layers seen through."""

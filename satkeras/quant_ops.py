@@ -116,3 +116,83 @@ def pact(x, alpha, levels, calibrated=True):
         return y, backward
 
     return forward(x, alpha)
+
+
+def unit_steps(x, alpha, beta, thresholds, levels):
+    """A staircase: `alpha (Y_0 + sum_i s_i [beta x >= b_i])`, `s_i = Y_i - Y_(i-1)` (Quantization Networks, eq. 5).
+
+    Differentiable in alpha only; the steps are flat.
+
+    Args:
+      x: float32 tensor.
+      alpha: scalar, the real size of a level.
+      beta: scalar, the scale of the input.
+      thresholds: float32 (n,), the b_i.
+      levels: the n + 1 integers Y_0 < Y_1 < ...
+    """
+    scaled = tf.stop_gradient(beta * x)
+    total = tf.fill(tf.shape(scaled), float(levels[0]))
+    for height, threshold in zip(_heights(levels), tf.unstack(thresholds, len(levels) - 1), strict=True):
+        total += height * tf.cast(scaled >= threshold, tf.float32)
+    return alpha * total
+
+
+def soft_steps(x, alpha, beta, thresholds, temperature, levels, gradient_temperature=None):
+    """The staircase with sigmoids for steps: `y = alpha (Y_0 + sum_i s_i sigma(T (beta x - b_i)))` (eq. 7).
+
+    Gradients, g being the incoming one, `d_i = sigma(1 - sigma)` at `T (beta x - b_i)` and `D = sum_i s_i d_i`:
+
+      dx     = g alpha beta T D              dalpha = sum(g y / alpha)
+      dbeta  = sum(g alpha T x D)            db_i   = -alpha T s_i sum(g d_i)
+
+    These are the derivatives of the formula; the paper's printed eq. 8, 10 and 11 are not. Only x and y are kept for
+    the backward pass, which computes the sigmoids anew.
+
+    Args:
+      x: float32 tensor.
+      alpha: positive scalar, the real size of a level.
+      beta: scalar, the scale of the input.
+      thresholds: float32 (n,), the b_i.
+      temperature: positive scalar T; not differentiated.
+      levels: the n + 1 integers Y_0 < Y_1 < ...
+      gradient_temperature: where given, dx, dbeta and db_i are those at `min(T, gradient_temperature)`, a wider slope
+        that reaches the values between the steps of a high temperature.
+    """
+    heights = _heights(levels)
+    slope = temperature if gradient_temperature is None else tf.minimum(temperature, gradient_temperature)
+
+    @tf.custom_gradient
+    def forward(x, alpha, beta, thresholds):
+        y = tf.fill(tf.shape(x), float(levels[0]))
+        for height, threshold in zip(heights, tf.unstack(thresholds, len(heights)), strict=True):
+            y += height * tf.sigmoid((temperature * beta) * x - temperature * threshold)
+        y *= alpha
+
+        def backward(g):
+            # By tanh: graph optimizers would recognize the sigmoids of the forward pass and keep them all alive.
+            half = 0.5 * slope
+            steepness, dthresholds = tf.zeros_like(x), []
+            for height, threshold in zip(heights, tf.unstack(thresholds, len(heights)), strict=True):
+                derivative = 0.25 - 0.25 * tf.square(tf.tanh((half * beta) * x - half * threshold))
+                steepness += height * derivative
+                dthresholds.append(-alpha * slope * height * tf.reduce_sum(g * derivative))
+            dscaled = g * steepness * (alpha * slope)
+            return dscaled * beta, tf.reduce_sum(g * y) / alpha, tf.reduce_sum(dscaled * x), tf.stack(dthresholds)
+
+        return y, backward
+
+    return forward(x, alpha, beta, thresholds)
+
+
+def scale_gradient(x, factor):
+    """Returns x itself; its gradient is multiplied by `factor`."""
+
+    @tf.custom_gradient
+    def forward(x):
+        return tf.identity(x), lambda g: g * factor
+
+    return forward(x)
+
+
+def _heights(levels):
+    return [float(upper - lower) for lower, upper in zip(levels[:-1], levels[1:], strict=True)]

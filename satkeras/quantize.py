@@ -13,6 +13,7 @@ from satkeras._compat import (
 )
 from satkeras.calibration import (
     CalibrationData,
+    calibrate_weights,
     calibration_inputs,
     carry_over_quantizer_variables,
     set_ranges,
@@ -24,10 +25,10 @@ from satkeras.layers import Kind, kind_of
 from satkeras.placement import first_layers, last_layers, place
 from satkeras.quantizers import InputQuantizer
 from satkeras.rewrite import canonical, latent_weights, with_quantizers, without_quantizers
-from satkeras.schemes import Scheme, scheme_named
+from satkeras.schemes import Scheme, Width, scheme_named
 from satkeras.wrapper import QuantizeWrapper
 
-Override = Scheme | str | Mapping[str, int | None]
+Override = Scheme | str | Mapping[str, Width]
 
 PREFIX = "quant_"
 
@@ -36,7 +37,7 @@ def quantize_model(
     model: keras.Model,
     scheme: str | Scheme = "sat",
     *,
-    weight_bits: int | None | EllipsisType = ...,
+    weight_bits: Width | EllipsisType = ...,
     activation_bits: int | None | EllipsisType = ...,
     input_range: tuple[float, float] = (0.0, 255.0),
     overrides: Mapping[str, Override] | None = None,
@@ -52,10 +53,12 @@ def quantize_model(
 
     Args:
       model: a built functional or Sequential tf_keras model, or a full-precision one that this function returned.
-      scheme: a name ("sat", "pact", "dorefa", "int8") or a `Scheme`.
-      weight_bits: 2 to 8, or None for full precision. Not given: as the scheme says (4).
-      activation_bits: the same for the inputs of convolutions and dense layers. All other tensors get 8 bits. With None
-        for one of the two alone the model trains, to see what each costs, but has no file: the exporter refuses it.
+      scheme: a name ("sat", "pact", "dorefa", "int8", "qn") or a `Scheme`.
+      weight_bits: 2 to 8, or None for full precision. Not given: as the scheme says (4). "qn" takes 1 to 5, 8, and
+        levels by name: "ternary" (its default), "3bit+-2", "3bit+-4".
+      activation_bits: the same for the inputs of convolutions and dense layers; "qn" takes 1 to 4 and 8. All other
+        tensors get 8 bits. With None for one of the two alone the model trains, to see what each costs, but has no
+        file: the exporter refuses it.
       input_range: the real values that the input's 8-bit codes 0 and 255 stand for. (0, 255) is an image as it is
         stored; (0, 1) the same divided by 255; (-1, 127/128) Coral's.
       overrides: by layer name (shell pattern, `*` and `?`), for convolutions and dense layers: another scheme (a name,
@@ -91,6 +94,7 @@ def quantize_model(
     for layer, heir in heirs.items():
         heir.set_weights(layer.get_weights())
     result = in_form_of(model, _fresh(tfmot.quantization.keras.quantize_apply(annotated, scheme=_AsAnnotated())))
+    calibrate_weights(result)
     if float_model is not model:
         carry_over_quantizer_variables(model, result)
     elif calibration is not None:

@@ -1,6 +1,7 @@
 """Schemes: which quantizer goes where. A scheme is a value; `SCHEMES` names the ones there are."""
 
 import dataclasses
+from typing import TypeAlias
 
 import numpy as np
 
@@ -10,9 +11,13 @@ from satkeras.quantizers import (
     MaxWeightQuantizer,
     MovingRangeQuantizer,
     PACTQuantizer,
+    QuantizationNetworksActivationQuantizer,
+    QuantizationNetworksWeightQuantizer,
     Quantizer,
     SATWeightQuantizer,
 )
+
+Width: TypeAlias = int | str | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,8 +51,8 @@ class Scheme:
         _at_width(self.weights, "first_layer_bits", self.first_layer_bits)
         _at_width(self.weights, "last_layer_bits", self.last_layer_bits)
 
-    def with_bits(self, weight_bits: int | None, activation_bits: int | None) -> "Scheme":
-        """The same scheme at other widths; None means full precision.
+    def with_bits(self, weight_bits: Width, activation_bits: int | None) -> "Scheme":
+        """The same scheme at other widths; None means full precision, a name one of "qn"'s level sets for weights.
 
         Raises:
           TypeError, ValueError: a quantizer of the scheme does not work at its width.
@@ -61,8 +66,8 @@ class Scheme:
         )
 
     @property
-    def weight_bits(self) -> int | None:
-        """Width of the weights, None for full precision."""
+    def weight_bits(self) -> Width:
+        """Width of the weights or the name of their levels, None for full precision."""
         return self.weights.num_bits
 
     @property
@@ -91,6 +96,12 @@ SCHEMES: dict[str, Scheme] = {
         lone_weights=MaxWeightQuantizer(),
         activations=MovingRangeQuantizer(),
         last_activations=MovingRangeQuantizer(),
+    ),
+    "qn": Scheme(
+        weights=QuantizationNetworksWeightQuantizer(),
+        lone_weights=QuantizationNetworksWeightQuantizer(),
+        activations=QuantizationNetworksActivationQuantizer(),
+        last_activations=QuantizationNetworksActivationQuantizer(),
     ),
 }
 

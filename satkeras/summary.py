@@ -165,12 +165,12 @@ def _row(node: Node, is_first: bool) -> LayerSummary:
     return LayerSummary(
         name=node.name,
         kind=type(node.layer.layer).__name__,
-        weight_bits=quantizer.num_bits,
+        weight_bits=quantizer.width,
         weight_grid=_grid(quantizer),
-        input_bits=None if reader is None else reader.num_bits,
+        input_bits=None if reader is None else reader.width,
         input_grid=_grid(reader),
         alpha=None if stored is None else clip_value(stored),
-        weight_bytes=math.ceil(weights * (quantizer.num_bits or FLOAT_BITS) / 8) if is_first else 0,
+        weight_bytes=math.ceil(weights * (quantizer.width or FLOAT_BITS) / 8) if is_first else 0,
         bias_bytes=4 * node.shape[-1] if is_first else 0,
         macs=None if None in positions else weights * math.prod(size or 0 for size in positions),
     )

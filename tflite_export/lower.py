@@ -13,6 +13,7 @@ from satkeras._compat import keras, output_variables
 from satkeras.graph import Graph, Node, read_graph
 from satkeras.integers import integer_weight
 from satkeras.layers import Kind, kind_of
+from satkeras.quantizers import Quantizer
 from satkeras.rewrite import has_quantizer, quantizes_tensor
 from tflite_export.errors import ExportError
 from tflite_export.plan import (
@@ -40,6 +41,7 @@ from tflite_export.requantize import (
     linear_operator,
     mean_operator,
 )
+from tflite_export.steps import partial_sum, step_operators
 
 _layers = keras.layers
 _NO_QUANTIZER = "no quantizer: quantize_model with activation_bits, not None"
@@ -170,6 +172,8 @@ class _Lowering:
         if not source.inputs:
             return output
         pending = self._taken(source)
+        if quantizer.reads_8_bits:
+            return self._steps(self._stored(source), output, quantizer, variables)
         if isinstance(pending, Tensor):
             pending = identity(pending)
         return self._close(dataclasses.replace(pending, layers=(*pending.layers, node.name)), output, clip)
@@ -187,6 +191,17 @@ class _Lowering:
             return self._add_operator(mean_operator(pending, output, clip))
         return self._linear(pending, output, clip)
 
+    def _steps(self, x: Tensor, output: Tensor, quantizer: Quantizer, variables) -> Tensor:
+        """Emits a step for each level, and their sum, all of them on images."""
+        x, result = self._image(x, f"{output.name}/image"), output
+        if len(output.shape) == 1:
+            result = dataclasses.replace(output, name=f"{output.name}/result", shape=x.shape, layer=None)
+        steps = [self._add_operator(one) for one in step_operators(x, result, quantizer, variables)]
+        total = steps[0]
+        for count, one in enumerate(steps[1:], start=2):
+            total = self._add_operator(Add((total, one), partial_sum(result, count), activation="none"))
+        return result if result is output else self._add_operator(Reshape((result,), output))
+
     def _linear(self, pending: Pending, output: Tensor, clip: Activation) -> Tensor:
         (x,) = pending.inputs
         if pending.kind is FullyConnected and len(np.unique(pending.step)) > 1:
@@ -196,13 +211,17 @@ class _Lowering:
         if pending.kind is FullyConnected:
             return self._add_operator(linear_operator(pending, x, output, clip))
         result = output
-        if len(x.shape) == 1:
-            image = dataclasses.replace(x, name=f"{output.name}/image", shape=(1, 1, *x.shape), layer=None)
-            x = self._add_operator(Reshape((x,), image))
+        x = self._image(x, f"{output.name}/image")
         if len(output.shape) == 1:
             result = dataclasses.replace(output, name=f"{output.name}/result", shape=(1, 1, *output.shape), layer=None)
         self._add_operator(linear_operator(pending, x, result, clip))
         return result if result is output else self._add_operator(Reshape((result,), output))
+
+    def _image(self, x: Tensor, name: str) -> Tensor:
+        """`x`, a vector reshaped to an image of one pixel."""
+        if len(x.shape) != 1:
+            return x
+        return self._add_operator(Reshape((x,), dataclasses.replace(x, name=name, shape=(1, 1, *x.shape), layer=None)))
 
 
 class _Upstream(Exception):

@@ -4,6 +4,10 @@ from satkeras.quantizers.base import Quantizer
 from satkeras.quantizers.dorefa import DoReFaActivationQuantizer, DoReFaWeightQuantizer
 from satkeras.quantizers.integer_arithmetic import InputQuantizer, MaxWeightQuantizer, MovingRangeQuantizer
 from satkeras.quantizers.pact import PACTQuantizer
+from satkeras.quantizers.quantization_networks import (
+    QuantizationNetworksActivationQuantizer,
+    QuantizationNetworksWeightQuantizer,
+)
 from satkeras.quantizers.sat import SATWeightQuantizer
 
 __all__ = [
@@ -13,6 +17,8 @@ __all__ = [
     "MaxWeightQuantizer",
     "MovingRangeQuantizer",
     "PACTQuantizer",
+    "QuantizationNetworksActivationQuantizer",
+    "QuantizationNetworksWeightQuantizer",
     "Quantizer",
     "SATWeightQuantizer",
 ]

@@ -23,10 +23,16 @@ class Quantizer(tfmot.quantization.keras.quantizers.Quantizer, abc.ABC):
 
     num_bits: int | None
     replaces_relu6: ClassVar[bool] = False  # its learned clip takes the place of a ReLU's fixed maximum
+    reads_8_bits: ClassVar[bool] = False  # its levels are not evenly spaced in its input, which is stored at 8 bits
 
     def build(self, tensor_shape, name, layer):
         """Creates the quantizer's variables in `layer`; returns them by name. None by default."""
         return {}
+
+    def specialized(self, **facts) -> "Quantizer":
+        """The quantizer for one tensor, told those facts about it that it has a field for."""
+        fields = {field.name for field in dataclasses.fields(self)}
+        return dataclasses.replace(self, **{name: fact for name, fact in facts.items() if name in fields})
 
     @abc.abstractmethod
     def __call__(self, inputs, training, weights, **kwargs):
@@ -40,7 +46,12 @@ class Quantizer(tfmot.quantization.keras.quantizers.Quantizer, abc.ABC):
         return weight
 
     def calibrate(self, values: np.ndarray, variables: Mapping[str, Any]) -> None:
-        """Sets `variables` to suit the values (any shape) that the tensor takes. Does nothing by default."""
+        """Sets `variables` to suit the tensor. Does nothing by default.
+
+        Args:
+          values: values that the tensor takes for some inputs, any shape; for a weight, the latent weight.
+          variables: what `build` returned.
+        """
 
     @property
     @abc.abstractmethod
@@ -93,13 +104,18 @@ class Quantizer(tfmot.quantization.keras.quantizers.Quantizer, abc.ABC):
     def get_config(self):
         return dataclasses.asdict(self)
 
+    @property
+    def width(self) -> int | None:
+        """How many bits hold an integer of the grid; None for full precision."""
+        return self.num_bits
+
     def require_rounding(self) -> int:
-        """`num_bits`, or a ValueError if this quantizer does not round."""
-        if self.num_bits is None:
+        """The width, or a ValueError if this quantizer does not round."""
+        if self.width is None:
             raise ValueError(
                 "its num_bits is None: it is kept in full precision and has no integer grid; give it 2 to 8 bits"
             )
-        return self.num_bits
+        return self.width
 
 
 def check_num_bits(quantizer: Quantizer, lowest: int = 2, highest: int = 8) -> None:
@@ -109,6 +125,9 @@ def check_num_bits(quantizer: Quantizer, lowest: int = 2, highest: int = 8) -> N
         return
     name = type(quantizer).__name__
     if isinstance(bits, bool) or not isinstance(bits, int):
-        raise TypeError(f"{name} needs an integer num_bits or None (full precision). Received: num_bits={bits!r}")
+        raise TypeError(
+            f"{name} needs an integer num_bits or None (full precision). Received: num_bits={bits!r}"
+            + (". Levels that have a name are those of scheme='qn'" if isinstance(bits, str) else "")
+        )
     if not lowest <= bits <= highest:
         raise ValueError(f"{name} works with {lowest} to {highest} bits. Received: num_bits={bits}")

@@ -209,7 +209,7 @@ def test_where_none_is_allowed(options, conv, tensors):
     assert [width for name, width in bits.items() if name.endswith("_output")] == tensors
 
 
-KNOWN = r"must be one of \['dorefa', 'int8', 'pact', 'sat'\] or a satkeras.Scheme. Received: "
+KNOWN = r"must be one of \['dorefa', 'int8', 'pact', 'qn', 'sat'\] or a satkeras.Scheme. Received: "
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from tf_keras import layers
 
 from satkeras import integer_weights, quantize_model
 from satkeras._compat import output_variables
+from satkeras.rewrite import quantizes_tensor
 
 BLACK = np.zeros((1, 6), np.float32)
 
@@ -31,7 +32,7 @@ def biased():
 
 def set_range(model, largest):
     """Makes the output's steps far smaller than a bias's; returns their size."""
-    _, variables = output_variables(model.layers[-1])
+    _, variables = output_variables([layer for layer in model.layers if quantizes_tensor(layer)][-1])
     variables["range"].assign(largest)
     return largest / 127
 

@@ -42,7 +42,7 @@ def trained(float_model, images):
     """A function for a model of a scheme that was trained for two steps, momentum and all."""
 
     def trained(scheme):
-        model = satkeras.quantize_model(float_model, scheme)
+        model = satkeras.quantize_model(float_model, scheme, calibration_data=images[0])
         model.compile(tf_keras.optimizers.SGD(0.05, momentum=0.9), "sparse_categorical_crossentropy")
         model.fit(*images, batch_size=16, epochs=2, shuffle=False, verbose=0)
         return model
