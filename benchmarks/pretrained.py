@@ -19,7 +19,7 @@ def load(name: str, folder: str | pathlib.Path) -> keras.Model:
       folder: where `mlperf_tiny_resnet8.h5` and `resnet20_cifar10.npz` are.
     """
     if name == "resnet8":
-        return keras.models.load_model(pathlib.Path(folder) / "mlperf_tiny_resnet8.h5", compile=False)
+        return keras.models.load_model(pathlib.Path(folder) / "mlperf_tiny_resnet8.h5", compile=False)  # pyright: ignore
     with np.load(pathlib.Path(folder) / "resnet20_cifar10.npz") as arrays:
         return resnet20(dict(arrays))
 

@@ -1,0 +1,73 @@
+"""Time of `export_tflite` over the bare converter's on a model that tfmot quantized: MobileNetV2 at 224x224.
+
+    python -m benchmarks.export_time
+
+Both take turns in one process; the ratio is that of the medians. Results: `docs/results/export_time.json` and `.md`.
+"""
+
+import json
+import os
+import pathlib
+import platform
+import statistics
+import tempfile
+import time
+
+import numpy as np
+import tensorflow as tf
+import tf_keras as keras
+from absl import app
+
+import satkeras
+import tflite_export
+from examples import architectures
+from satkeras._compat import tfmot
+
+RESULTS = pathlib.Path("docs/results/export_time")
+ROUNDS = 5
+
+
+def main(argv) -> None:
+    """Measures both."""
+    if len(argv) > 1:
+        raise app.UsageError(f"Unexpected arguments: {argv[1:]}")
+    keras.utils.set_random_seed(0)
+    network = architectures.mobilenet_v2((224, 224, 3), 1000)
+    images = np.random.default_rng(0).integers(0, 256, (8, 224, 224, 3)).astype(np.float32)
+    ours = satkeras.quantize_model(network, "sat", calibration_data=images)
+    theirs = tfmot.quantization.keras.quantize_model(network)
+    theirs(images, training=True)
+
+    def export(path):
+        tflite_export.export_tflite(ours, path)
+
+    def convert(path):
+        converter = tf.lite.TFLiteConverter.from_keras_model(theirs)
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        path.write_bytes(converter.convert())
+
+    times: dict[str, list[float]] = {"export_tflite": [], "converter": []}
+    with tempfile.TemporaryDirectory() as folder:
+        for _ in range(ROUNDS):
+            for name, write in (("export_tflite", export), ("converter", convert)):
+                start = time.perf_counter()
+                write(pathlib.Path(folder) / f"{name}.tflite")
+                times[name].append(time.perf_counter() - start)
+    medians = {name: statistics.median(taken) for name, taken in times.items()}
+    machine = f"{platform.machine()}, {os.cpu_count()} cores"
+    results = {"machine": machine, "tensorflow": tf.__version__, "seconds": times}
+    RESULTS.with_suffix(".json").write_text(json.dumps(results, indent=1))
+    text = (
+        "# Export time, MobileNetV2 at 224x224\n\n"
+        f"`python -m benchmarks.export_time`, {machine}, TensorFlow {tf.__version__}, medians of {ROUNDS}.\n\n"
+        "| | seconds |\n|---|---|\n"
+        f"| `export_tflite`, SAT W4A4 | {medians['export_tflite']:.2f} |\n"
+        f"| the converter alone, on tfmot's 8-bit model | {medians['converter']:.2f} |\n"
+        f"| ratio | {medians['export_tflite'] / medians['converter']:.2f} |\n"
+    )
+    RESULTS.with_suffix(".md").write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    app.run(main)

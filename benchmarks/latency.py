@@ -1,0 +1,122 @@
+"""Latency and size of exported files over the converter's own post-training int8 file of the same float network.
+
+    python -m benchmarks.latency
+
+LiteRT, one thread, the files taking turns in one process; a ratio is that of the medians. The networks are calibrated
+and not trained: speed does not depend on it. Results: `docs/results/latency.json` and `.md`.
+"""
+
+import json
+import os
+import pathlib
+import platform
+import statistics
+import tempfile
+import time
+
+import numpy as np
+import tensorflow as tf
+import tf_keras as keras
+from absl import app
+
+import satkeras
+import tflite_export
+from examples import architectures
+from tflite_export.interpreter import open_interpreter
+
+RESULTS = pathlib.Path("docs/results/latency")
+NETWORKS = {
+    "MobileNetV2, 32x32": lambda: architectures.mobilenet_v2((32, 32, 3), 10, small_images=True),
+    "ResNet-20, 32x32": lambda: architectures.resnet20((32, 32, 3), 10),
+    "MobileNetV2, 224x224": lambda: architectures.mobilenet_v2((224, 224, 3), 1000),
+}
+BASE = "post-training int8"
+BITS = {"SAT W8A8": 8, "SAT W4A4": 4}
+ROUNDS = 15
+SECONDS_OF_A_TURN = 0.3
+
+
+def post_training_file(model: keras.Model, images: np.ndarray) -> bytes:
+    """What TensorFlow's converter makes of the float model: uint8 in, int8 out, ranges from the images."""
+    converter = tf.lite.TFLiteConverter.from_keras_model(model)
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.representative_dataset = lambda: ([image[None]] for image in images)
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    converter.inference_input_type = tf.uint8
+    converter.inference_output_type = tf.int8
+    return converter.convert()
+
+
+def quantized_file(model: keras.Model, bits: int, images: np.ndarray) -> bytes:
+    """The file of the calibrated quantized model."""
+    quantized = satkeras.quantize_model(model, "sat", weight_bits=bits, activation_bits=bits, calibration_data=images)
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder) / "model.tflite"
+        tflite_export.export_tflite(quantized, path)
+        return path.read_bytes()
+
+
+def milliseconds(files: dict[str, bytes]) -> dict[str, float]:
+    """The median time of one image, for each file."""
+    interpreters = {name: open_interpreter(content) for name, content in files.items()}
+    for interpreter in interpreters.values():
+        interpreter.invoke()
+    times: dict[str, list[float]] = {name: [] for name in files}
+    for _ in range(ROUNDS):
+        for name, interpreter in interpreters.items():
+            end = time.perf_counter() + SECONDS_OF_A_TURN
+            while (start := time.perf_counter()) < end:
+                interpreter.invoke()
+                times[name].append(time.perf_counter() - start)
+    return {name: 1e3 * statistics.median(taken) for name, taken in times.items()}
+
+
+def table(results: dict) -> str:
+    """The results in Markdown."""
+    lines = [
+        "# Latency and size over the converter's post-training int8 file",
+        "",
+        f"`python -m benchmarks.latency`: LiteRT, one thread, {results['machine']}, TensorFlow "
+        f"{results['tensorflow']}.",
+        "",
+        "| network | file | ms | latency / post-training | bytes | size / post-training |",
+        "|---|---|---|---|---|---|",
+    ]
+    for network, measured in results["networks"].items():
+        times, sizes = measured["milliseconds"], measured["bytes"]
+        for name in times:
+            time_ratio, size_ratio = times[name] / times[BASE], sizes[name] / sizes[BASE]
+            cells = network, name, f"{times[name]:.3f}", f"{time_ratio:.2f}", f"{sizes[name]:,}", f"{size_ratio:.2f}"
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def measure(make) -> dict:
+    """Latency and size of the files of one network."""
+    keras.utils.set_random_seed(0)
+    model = make()
+    images = np.random.default_rng(0).integers(0, 256, (8, *model.input_shape[1:])).astype(np.float32)
+    files = {BASE: post_training_file(model, images)}
+    files |= {name: quantized_file(model, bits, images) for name, bits in BITS.items()}
+    return {
+        "milliseconds": milliseconds(files),
+        "bytes": {name: len(content) for name, content in files.items()},
+    }
+
+
+def main(argv) -> None:
+    """Measures every network."""
+    if len(argv) > 1:
+        raise app.UsageError(f"Unexpected arguments: {argv[1:]}")
+    results = {
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "tensorflow": tf.__version__,
+        "networks": {name: measure(make) for name, make in NETWORKS.items()},
+    }
+    RESULTS.with_suffix(".json").write_text(json.dumps(results, indent=1))
+    RESULTS.with_suffix(".md").write_text(table(results))
+    print(table(results))
+
+
+if __name__ == "__main__":
+    app.run(main)

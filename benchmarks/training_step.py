@@ -1,0 +1,153 @@
+"""Times a training step and its peak memory, as ratios to the float model's, tfmot's default 8-bit training beside it.
+
+    python -m benchmarks.training_step
+
+32x32 images, batch 128, CPU. The variants take turns in one process, some steps each, so that what else the machine
+does hits all of them; a ratio is that of the medians. Peak memory is that of a process of its own, less what it holds
+before the first step. Results: `docs/results/training_step.json` and `.md`.
+"""
+
+import json
+import os
+import pathlib
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+
+import numpy as np
+import tensorflow as tf
+import tf_keras as keras
+from absl import app, flags
+
+import satkeras
+from examples import architectures
+from satkeras._compat import tfmot
+
+FLAGS = flags.FLAGS
+RESULTS = pathlib.Path("docs/results/training_step")
+SHAPE, CLASSES, BATCH_SIZE = (32, 32, 3), 10, 128
+
+NETWORKS = {
+    "MobileNetV2": lambda: architectures.mobilenet_v2(SHAPE, CLASSES, small_images=True),
+    "ResNet-20": lambda: architectures.resnet20(SHAPE, CLASSES),
+}
+
+
+def _quantization_networks(activation_bits: int):
+    def make(model: keras.Model) -> keras.Model:
+        images, _ = _data(8)
+        return satkeras.quantize_model(
+            model, "qn", weight_bits="3bit+-4", activation_bits=activation_bits, calibration_data=images
+        )
+
+    return make
+
+
+VARIANTS = {
+    "float": lambda model: model,
+    "SAT W4A4": lambda model: satkeras.quantize_model(model, "sat"),
+    "tfmot 8 bit": lambda model: tfmot.quantization.keras.quantize_model(model),
+    "QN W(+-4)A8": _quantization_networks(8),
+    "QN W(+-4)A2": _quantization_networks(2),
+}
+
+
+def _data(count: int):
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 256, (count, *SHAPE)).astype(np.float32), rng.integers(0, CLASSES, count)
+
+
+def _compiled(network: str, variant: str) -> keras.Model:
+    keras.utils.set_random_seed(0)
+    model = VARIANTS[variant](NETWORKS[network]())
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.SGD(1e-3, momentum=0.9), loss)
+    return model
+
+
+def seconds_of_a_step(network: str, rounds: int, steps: int) -> dict[str, float]:
+    """The median over rounds, for each variant."""
+    data = tf.data.Dataset.from_tensors(tuple(map(tf.constant, _data(BATCH_SIZE)))).repeat(steps)
+    models = {variant: _compiled(network, variant) for variant in VARIANTS}
+    times: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
+    for model in models.values():
+        model.fit(data, verbose=0)
+    for _ in range(rounds):
+        for variant, model in models.items():
+            start = time.perf_counter()
+            model.fit(data, verbose=0)
+            times[variant].append((time.perf_counter() - start) / steps)
+    return {variant: statistics.median(taken) for variant, taken in times.items()}
+
+
+def peak_megabytes(network: str, variant: str) -> float:
+    """Peak memory of five steps in a process of their own, less what it held before them."""
+    command = [sys.executable, "-m", "benchmarks.training_step", f"--measure={network}/{variant}"]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return float(printed.split()[-1])
+
+
+def _measure(network: str, variant: str) -> None:
+    model, (images, labels) = _compiled(network, variant), _data(BATCH_SIZE)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    model.fit(images, labels, batch_size=BATCH_SIZE, epochs=5, verbose=0)
+    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+
+
+def table(results: dict) -> str:
+    """The results in Markdown."""
+    lines = [
+        "# A training step: time and peak memory over the float model's",
+        "",
+        f"`python -m benchmarks.training_step`: 32x32 images, batch 128, {results['machine']}, TensorFlow "
+        f"{results['tensorflow']}.",
+        "",
+        "| network | variant | ms | time / float | MiB | memory / float |",
+        "|---|---|---|---|---|---|",
+    ]
+    for network, measured in results["networks"].items():
+        for variant, seconds in measured["seconds"].items():
+            memory = measured["megabytes"][variant]
+            cells = (
+                network,
+                variant,
+                f"{1e3 * seconds:.0f}",
+                f"{seconds / measured['seconds']['float']:.2f}",
+                f"{memory:.0f}",
+                f"{memory / measured['megabytes']['float']:.2f}",
+            )
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def main(argv) -> None:
+    """Measures every network and variant."""
+    if len(argv) > 1:
+        raise app.UsageError(f"Unexpected arguments: {argv[1:]}")
+    if FLAGS.measure:
+        _measure(*FLAGS.measure.split("/"))
+        return
+    results = {
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "tensorflow": tf.__version__,
+        "networks": {
+            network: {
+                "seconds": seconds_of_a_step(network, FLAGS.rounds, FLAGS.steps),
+                "megabytes": {variant: peak_megabytes(network, variant) for variant in VARIANTS},
+            }
+            for network in NETWORKS
+        },
+    }
+    RESULTS.with_suffix(".json").write_text(json.dumps(results, indent=1))
+    RESULTS.with_suffix(".md").write_text(table(results))
+    print(table(results))
+
+
+if __name__ == "__main__":
+    flags.DEFINE_integer("rounds", 5, "Turns of each variant.", lower_bound=1)
+    flags.DEFINE_integer("steps", 4, "Steps in a turn.", lower_bound=1)
+    flags.DEFINE_string("measure", "", "For the program's own use: network/variant whose memory to measure.")
+    app.run(main)
