@@ -100,6 +100,8 @@ def _input_rank(node: Node) -> int:
 
 def _activation_problem(node: Node) -> str | None:
     activation = node.layer.activation
+    if node.layer.activity_regularizer is not None and activation is not keras.activations.linear:
+        return "has an activity_regularizer and an activation, which is split off: make the activation a layer"
     if type(activation) is _layers.ReLU:
         return _relu_layer_problem(activation)
     if _maker_of(activation) is not None:

@@ -57,6 +57,7 @@ def test_supported(layer, shapes):
         (layers.Activation("gelu"), [IMAGE], "activation 'gelu' has no rule"),
         (layers.Conv2D(4, 3, activation=layers.LeakyReLU(name="leaky")), [IMAGE], "activation 'leaky' has no rule"),
         (layers.Dense(3, activation=layers.ReLU(threshold=1.0)), [(4,)], "needs negative_slope=0 and threshold=0"),
+        (layers.Conv2D(4, 3, activation="relu", activity_regularizer="l2"), [IMAGE], "make the activation a layer"),
         (layers.DepthwiseConv2D(3, depth_multiplier=2), [IMAGE], "needs depth_multiplier=1"),
         (layers.Dense(3), [(5, 4)], r"needs inputs of shape \(batch, features\), gets rank 3; put a Flatten"),
         (layers.BatchNormalization(axis=1), [IMAGE], "needs axis=-1, has axis="),
