@@ -130,3 +130,26 @@ def test_a_model_that_trained_in_mixed_precision_has_a_file(policy, random_image
         tf_keras.mixed_precision.set_global_policy("float32")
     # The training model computes with 8 or 11 bits of mantissa; the twin and the file compute integers.
     assert report.verification.differing == 0
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_layers_that_are_called_twice(bits, tmp_path):
+    """The converter must not make one constant of equal kernels."""
+    left, right = (tf_keras.Input((8, 8, 3), name=name) for name in ("left", "right"))
+    shared = [
+        layers.Conv2D(4, 3, activation="relu", name="convolution"),
+        layers.DepthwiseConv2D(3, activation="relu", name="depthwise"),
+        layers.Flatten(name="flat"),
+        layers.Dense(6, activation="relu", name="dense"),
+    ]
+    ends = []
+    for x in (left, right):
+        for layer in shared:
+            x = layer(x)
+        ends.append(x)
+    float_model = tf_keras.Model([left, right], layers.Dense(2, name="logits")(layers.Add(name="sum")(ends)))
+    data = [np.random.default_rng(seed).integers(0, 256, (8, 8, 8, 3)).astype(np.float32) for seed in (0, 1)]
+    model = satkeras.quantize_model(float_model, weight_bits=bits, activation_bits=bits, calibration_data=data)
+    report = tflite_export.export_tflite(model, tmp_path / "net.tflite", verify_data=data)
+    assert report.operators["CONV_2D"] == 2
+    assert report.verification.differing == 0

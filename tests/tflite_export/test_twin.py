@@ -26,6 +26,7 @@ from tflite_export.plan import (
     Tensor,
     Window,
 )
+from tflite_export.requantize import SMALLEST_SCALE
 from tflite_export.twin import EXACT_IN_FLOAT32, build_twin
 
 IMAGES = 3
@@ -198,6 +199,7 @@ def linear(draw, kind: type[LinearOperator], x: Tensor, weights: np.ndarray, sha
         scale = np.full_like(scale, np.median(scale))
     if draw(st.booleans()):
         scale = np.exp2(np.rint(np.log2(scale)))
+    assume(scale.min() >= SMALLEST_SCALE)  # lowering refuses smaller ones: the converter cannot hold them
     return kind((x,), output, weights, scale, bias.astype(np.int32), activation, **fields)
 
 
