@@ -29,6 +29,8 @@ flags.DEFINE_enum("network", "mobilenet_v2", ["mobilenet_v2", "resnet20"], "What
 flags.DEFINE_enum("scheme", "sat", sorted(satkeras.SCHEMES), "How to quantize.")
 flags.DEFINE_multi_integer("bits", [8, 4], "Widths to train, weights and activations alike.", 2, 8)
 flags.DEFINE_integer("epochs", None, "Epochs of each training; by default what suits the data set.", lower_bound=1)
+flags.DEFINE_integer("batch_size", None, "Images in a step; by default what suits the data set.", lower_bound=1)
+flags.DEFINE_float("learning_rate", None, "At the start; by default what suits the data set.", lower_bound=0.0)
 flags.DEFINE_integer("verify_images", 200, "Test images that are compared integer by integer.", lower_bound=1)
 flags.DEFINE_integer("seed", 0, "Of weights and shuffling.")
 flags.DEFINE_string("output", "runs/demo", "Folder for the report and the files.")
@@ -203,9 +205,10 @@ def main(argv) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     keras.utils.set_random_seed(FLAGS.seed)
     data = datasets.load(FLAGS.dataset, FLAGS.data_dir)
-    recipe = RECIPES[FLAGS.dataset]
-    if FLAGS.epochs is not None:
-        recipe = dataclasses.replace(recipe, epochs=FLAGS.epochs)
+    given = {name: FLAGS[name].value for name in ("epochs", "batch_size", "learning_rate")}
+    recipe = dataclasses.replace(
+        RECIPES[FLAGS.dataset], **{name: value for name, value in given.items() if value is not None}
+    )
 
     _announce(f"float network, {recipe.epochs} epochs on {len(data.train[0]):,} images")
     network = build_network(data)

@@ -35,8 +35,9 @@ def test_a_short_run_makes_files_that_equal_their_twins_and_a_page(tmp_path):
 @pytest.mark.parametrize("network", ["mobilenet_v2", "resnet20"])
 def test_trained_networks_and_their_files_agree(tmp_path, network):
     widths = (8, 4, 3, 2)
+    recipe = "--epochs=5", "--batch_size=64", "--learning_rate=0.05"
     _, results, verified = train(
-        tmp_path, f"--network={network}", "--epochs=5", "--verify_images=1000", *(f"--bits={width}" for width in widths)
+        tmp_path, f"--network={network}", *recipe, "--verify_images=1000", *(f"--bits={width}" for width in widths)
     )
     assert [outcome["differing"] for outcome in results[1:]] == [0] * len(widths)
     for width in widths:
