@@ -10,7 +10,7 @@ from satkeras._compat import serializable
 from satkeras.qparams import activation_levels
 from satkeras.quantizers.base import Quantizer, check_num_bits
 
-SMALLEST_RANGE = 2e-6  # a tensor of zeros; TFLite's converter holds steps down to 1e-6 / 254
+SMALLEST_RANGE = 2e-6  # stands for a tensor of zeros; TFLite's converter holds steps down to 1e-6 / 254
 SMALLEST_WEIGHT = 1e-35
 
 
@@ -110,7 +110,7 @@ class MovingRangeQuantizer(Quantizer):
     def __call__(self, inputs, training, weights, **kwargs):
         x = tf.cast(inputs, tf.float32)
         largest = self._track(x, weights["range"]) if training else self._known(x, weights["range"])
-        return quant_ops.pact(x, tf.maximum(largest, SMALLEST_RANGE), self.levels, calibrated=False)
+        return quant_ops.pact(x, _usable(largest), self.levels, calibrated=False)
 
     def calibrate(self, values, variables):
         variables["range"].assign(max(float(np.abs(values).max()), SMALLEST_RANGE))
@@ -128,7 +128,7 @@ class MovingRangeQuantizer(Quantizer):
         return tf.cond(past > 0, lambda: past, lambda: tf.reduce_max(tf.abs(x)))
 
     def scale(self, variables, latent=None):
-        return tf.maximum(tf.convert_to_tensor(variables["range"]), SMALLEST_RANGE) / self.levels[1]
+        return _usable(tf.convert_to_tensor(variables["range"])) / self.levels[1]
 
     def quant_params(self, variables, latent=None):
         if np.asarray(variables["range"]) <= 0:
@@ -137,6 +137,11 @@ class MovingRangeQuantizer(Quantizer):
                 "calibration_data, before it is exported"
             )
         return super().quant_params(variables, latent)
+
+
+def _usable(largest):
+    """The range; 1 for a tensor of zeros, which any range holds: a tiny one has no multiplier in the file."""
+    return tf.where(largest > SMALLEST_RANGE, largest, 1.0)
 
 
 @serializable

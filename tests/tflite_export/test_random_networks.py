@@ -141,7 +141,7 @@ def outcome(trained, random_images):
 
 REASONS = (
     "so small beside their bias|converter cannot hold one below|beyond 2\\^8|beyond 2\\^-10|exceeds the maximum|"
-    "MEAN cannot|ADD cannot"
+    "MEAN cannot|ADD cannot|too small beside its input's"
 )
 
 

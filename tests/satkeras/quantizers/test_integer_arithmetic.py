@@ -234,3 +234,14 @@ def test_training_on_the_right_units_goes_on(input_range, scale, zero_point, com
 def test_graphs_stop_on_other_units():
     with pytest.raises(tf.errors.InvalidArgumentError, match="input_range"):
         tf.function(InputQuantizer())(tf.constant(batch(0, 1)), True, {})
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_a_tensor_of_zeros_gets_a_range_of_one_until_it_lives(signed, variables_of):
+    quantizer = MovingRangeQuantizer(8, signed=signed)
+    variables = variables_of(quantizer)
+    assert not np.any(quantizer(tf.zeros((2, 4)), True, variables))
+    top = quantizer.levels[1]
+    assert quantizer.quant_params(variables).scale == pytest.approx(1 / top)
+    quantizer(tf.fill((2, 4), 0.25), True, variables)
+    assert quantizer.quant_params(variables).scale == pytest.approx(0.25 / top)
