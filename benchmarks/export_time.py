@@ -32,8 +32,9 @@ def main(argv) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"Unexpected arguments: {argv[1:]}")
     keras.utils.set_random_seed(0)
-    network = architectures.mobilenet_v2((224, 224, 3), 1000)
+    network = architectures.mobilenet_v2((224, 224, 3), 1000, batch_norm_momentum=0.0)
     images = np.random.default_rng(0).integers(0, 256, (8, 224, 224, 3)).astype(np.float32)
+    network(images, training=True)  # with momentum 0: batch norms take the statistics of these images
     ours = satkeras.quantize_model(network, "sat", calibration_data=images)
     theirs = tfmot.quantization.keras.quantize_model(network)
     theirs(images, training=True)
