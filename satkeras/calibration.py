@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from satkeras._compat import keras, output_variables, weight_variables
 from satkeras.graph import Graph, Node, read_graph
-from satkeras.rewrite import quantizes_tensor
+from satkeras.rewrite import has_quantizer, quantizes_tensor
 
 CalibrationData: TypeAlias = np.ndarray | Sequence[Any] | Mapping[str, Any] | tf.data.Dataset
 
@@ -93,20 +93,14 @@ def _checked(values: np.ndarray, x, low: float, high: float) -> np.ndarray:
 
 def calibrate_weights(model: keras.Model) -> None:
     """Sets the variables of the weight quantizers to suit the kernels."""
-    for wrapper in model.layers:
-        found = weight_variables(wrapper) if hasattr(wrapper, "quantize_config") else None
-        if found is not None:
-            kernel, quantizer, variables = found
-            quantizer.calibrate(kernel.numpy(), variables)
+    for kernel, quantizer, variables in _kernels(model).values():
+        quantizer.calibrate(kernel.numpy(), variables)
 
 
 def undo_weight_transforms(model: keras.Model) -> None:
     """Sets every latent kernel, which is a pretrained one, so that the quantized kernel is as close to it as can be."""
-    for wrapper in model.layers:
-        found = weight_variables(wrapper) if hasattr(wrapper, "quantize_config") else None
-        if found is not None:
-            kernel, quantizer, variables = found
-            kernel.assign(quantizer.latent_of(kernel.numpy(), variables))
+    for kernel, quantizer, variables in _kernels(model).values():
+        kernel.assign(quantizer.latent_of(kernel.numpy(), variables))
 
 
 def carry_over_quantizer_variables(source: keras.Model, target: keras.Model) -> None:
@@ -114,12 +108,17 @@ def carry_over_quantizer_variables(source: keras.Model, target: keras.Model) -> 
 
     From a clamped full-precision model: how its pretrained kernels were scaled.
     """
-    known = {layer.name: weight_variables(layer) for layer in source.layers if hasattr(layer, "quantize_config")}
-    for layer in target.layers:
-        found = weight_variables(layer) if hasattr(layer, "quantize_config") else None
-        if found is not None and known.get(layer.name) is not None:
-            for name in found[2].keys() & known[layer.name][2].keys():
-                found[2][name].assign(known[layer.name][2][name])
+    known = _kernels(source)
+    for name, (_, _, variables) in _kernels(target).items():
+        _, _, values = known.get(name, (None, None, {}))
+        for role in variables.keys() & values.keys():
+            variables[role].assign(values[role])
+
+
+def _kernels(model: keras.Model) -> dict[str, Any]:
+    """The `weight_variables` of every layer that has them, by the layer's name."""
+    found = {layer.name: weight_variables(layer) for layer in model.layers if has_quantizer(layer)}
+    return {name: kernel for name, kernel in found.items() if kernel is not None}
 
 
 def set_ranges(model: keras.Model, inputs: Sequence[np.ndarray], pretrained: keras.Model) -> None:

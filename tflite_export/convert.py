@@ -5,9 +5,10 @@ import warnings
 import tensorflow as tf
 from tensorflow.lite.tools import flatbuffer_utils
 
-from tflite_export.check import TENSOR_TYPES, check_file, constants_of, match_operators, uint8_zero_point
+from tflite_export.check import check_file, uint8_zero_point
 from tflite_export.emit import emit
 from tflite_export.errors import ExportError
+from tflite_export.match import TENSOR_TYPES, constants_of, match_operators
 from tflite_export.plan import LinearOperator, Plan
 
 TYPES = {"uint8": tf.uint8, "int8": tf.int8, "float32": tf.float32}

@@ -4,7 +4,7 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from tensorflow.lite.tools import flatbuffer_utils
 
-from tflite_export.check import match_operators
+from tflite_export.match import match_operators
 from tflite_export.plan import Operator, Plan
 
 KERNELS = {

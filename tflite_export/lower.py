@@ -11,7 +11,6 @@ import numpy as np
 
 from satkeras._compat import keras, output_variables
 from satkeras.graph import Graph, Node, read_graph
-from satkeras.integers import integer_weight
 from satkeras.layers import Kind, kind_of
 from satkeras.quantizers import Quantizer
 from satkeras.rewrite import has_quantizer, quantizes_tensor
@@ -22,15 +21,12 @@ from tflite_export.plan import (
     Convolution,
     DepthwiseConvolution,
     FullyConnected,
-    MaxPool,
     Mean,
     Operator,
     Pad,
     Plan,
     Reshape,
-    Softmax,
     Tensor,
-    Window,
 )
 from tflite_export.requantize import (
     Pending,
@@ -41,9 +37,9 @@ from tflite_export.requantize import (
     linear_operator,
     mean_operator,
 )
+from tflite_export.rules import RULES
 from tflite_export.steps import partial_sum, step_operators
 
-_layers = keras.layers
 _NO_QUANTIZER = "no quantizer: quantize_model with activation_bits, not None"
 
 
@@ -61,7 +57,7 @@ def make_plan(model: keras.Model) -> Plan:
             "quantize it as before and give it this model's weights with set_weights",
             dynamic,
         )
-    return fold_padding(_Lowering(graph).plan())
+    return fold_padding(Lowering(graph).plan())
 
 
 def fold_padding(plan: Plan) -> Plan:
@@ -93,7 +89,7 @@ def _same_padding(size: int, kernel: int, stride: int, dilation: int) -> tuple[i
     return total // 2, total - total // 2
 
 
-class _Lowering:
+class Lowering:
     """One walk over a quantized model's graph."""
 
     def __init__(self, graph: Graph):
@@ -105,7 +101,7 @@ class _Lowering:
     def plan(self) -> Plan:
         for node in self.graph.nodes:
             self.values[node] = self._guarded(node, self._value)
-        outputs = [self._guarded(node, self._stored) for node in self.graph.outputs]
+        outputs = [self._guarded(node, self.stored) for node in self.graph.outputs]
         inputs = [self._guarded(node, self._input_tensor) for node in self.graph.inputs]
         if self.problems:
             raise ExportError("The model cannot be exported exactly", dict(self.problems).items())
@@ -124,14 +120,14 @@ class _Lowering:
         if quantizes_tensor(node.layer):
             return self._quantized(node)
         inner = node.layer.layer if has_quantizer(node.layer) else node.layer
-        rule = _RULES.get(type(inner))
+        rule = RULES.get(type(inner))
         if rule is None:
             raise Problem(f"no rule for {type(inner).__name__}")
         return rule(self, node, inner)
 
     # What a node reads.
 
-    def _taken(self, node: Node) -> "Tensor | Pending":
+    def taken(self, node: Node) -> "Tensor | Pending":
         value = self.values[node]
         if value is None and node.inputs:
             raise _Upstream
@@ -139,10 +135,10 @@ class _Lowering:
             raise Problem(f"the model's input {node.name} has {_NO_QUANTIZER}")
         return value
 
-    def _stored(self, node: Node) -> Tensor:
+    def stored(self, node: Node) -> Tensor:
         if not self._is_meant_to_be_stored(node):
             raise Problem(f"{node.name} has {_NO_QUANTIZER}")
-        value = self._taken(node)
+        value = self.taken(node)
         if not isinstance(value, Tensor):
             raise Problem(f"{node.name} has {_NO_QUANTIZER}")
         return value
@@ -156,11 +152,11 @@ class _Lowering:
     def _input_tensor(self, node: Node) -> Tensor:
         """The stored codes of an InputLayer."""
         (consumer,) = self.graph.consumers(node)[:1] or [node]
-        return self._stored(consumer)
+        return self.stored(consumer)
 
     # What it writes.
 
-    def _add_operator(self, operator: Operator) -> Tensor:
+    def append(self, operator: Operator) -> Tensor:
         self.operators.append(operator)
         return operator.output
 
@@ -171,9 +167,9 @@ class _Lowering:
         (source,) = node.inputs
         if not source.inputs:
             return output
-        pending = self._taken(source)
+        pending = self.taken(source)
         if quantizer.reads_8_bits:
-            return self._steps(self._stored(source), output, quantizer, variables)
+            return self._steps(self.stored(source), output, quantizer, variables)
         if isinstance(pending, Tensor):
             pending = identity(pending)
         return self._close(dataclasses.replace(pending, layers=(*pending.layers, node.name)), output, clip)
@@ -186,9 +182,9 @@ class _Lowering:
             clip = "relu"
             output = dataclasses.replace(output, lowest=output.zero_point)
         if pending.kind is Add:
-            return self._add_operator(add_operator(pending, output, clip))
+            return self.append(add_operator(pending, output, clip))
         if pending.kind is Mean:
-            return self._add_operator(mean_operator(pending, output, clip))
+            return self.append(mean_operator(pending, output, clip))
         return self._linear(pending, output, clip)
 
     def _steps(self, x: Tensor, output: Tensor, quantizer: Quantizer, variables) -> Tensor:
@@ -196,11 +192,11 @@ class _Lowering:
         x, result = self._image(x, f"{output.name}/image"), output
         if len(output.shape) == 1:
             result = dataclasses.replace(output, name=f"{output.name}/result", shape=x.shape, layer=None)
-        steps = [self._add_operator(one) for one in step_operators(x, result, quantizer, variables)]
+        steps = [self.append(one) for one in step_operators(x, result, quantizer, variables)]
         total = steps[0]
         for count, one in enumerate(steps[1:], start=2):
-            total = self._add_operator(Add((total, one), partial_sum(result, count), activation="none"))
-        return result if result is output else self._add_operator(Reshape((result,), output))
+            total = self.append(Add((total, one), partial_sum(result, count), activation="none"))
+        return result if result is output else self.append(Reshape((result,), output))
 
     def _linear(self, pending: Pending, output: Tensor, clip: Activation) -> Tensor:
         (x,) = pending.inputs
@@ -209,152 +205,20 @@ class _Lowering:
             weights = pending.weights.reshape(1, 1, *pending.weights.shape)
             pending = dataclasses.replace(pending, kind=Convolution, weights=weights)
         if pending.kind is FullyConnected:
-            return self._add_operator(linear_operator(pending, x, output, clip))
+            return self.append(linear_operator(pending, x, output, clip))
         result = output
         x = self._image(x, f"{output.name}/image")
         if len(output.shape) == 1:
             result = dataclasses.replace(output, name=f"{output.name}/result", shape=(1, 1, *output.shape), layer=None)
-        self._add_operator(linear_operator(pending, x, result, clip))
-        return result if result is output else self._add_operator(Reshape((result,), output))
+        self.append(linear_operator(pending, x, result, clip))
+        return result if result is output else self.append(Reshape((result,), output))
 
     def _image(self, x: Tensor, name: str) -> Tensor:
         """`x`, a vector reshaped to an image of one pixel."""
         if len(x.shape) != 1:
             return x
-        return self._add_operator(Reshape((x,), dataclasses.replace(x, name=name, shape=(1, 1, *x.shape), layer=None)))
+        return self.append(Reshape((x,), dataclasses.replace(x, name=name, shape=(1, 1, *x.shape), layer=None)))
 
 
 class _Upstream(Exception):
     """An earlier layer has failed already, and says so itself."""
-
-
-# The rules: what each Keras layer does to the value it reads.
-
-
-def _linear_layer(walk: _Lowering, node: Node, layer) -> Pending:
-    if not has_quantizer(node.layer):
-        raise Problem("its weights have no quantizer")
-    kernel = integer_weight(node.layer)
-    weights, params = kernel.integers.astype(np.int64), kernel.params
-    if layer.use_bias and not np.isfinite(layer.bias.numpy()).all():
-        raise Problem("its bias holds NaN or infinity")
-    x = walk._stored(node.inputs[0])
-    kind, window = FullyConnected, Window()
-    if not isinstance(layer, _layers.Dense):
-        kind = DepthwiseConvolution if isinstance(layer, _layers.DepthwiseConv2D) else Convolution
-        window = Window(layer.strides, layer.padding.upper(), layer.dilation_rate)
-    if kind is DepthwiseConvolution:
-        weights = weights[..., 0]
-    channels = weights.shape[-1]
-    bias = layer.bias.numpy().astype(np.float64) if layer.use_bias else np.zeros(channels)
-    step = np.broadcast_to(params.scale.astype(np.float64), channels)
-    return Pending(kind, (x,), (node.name,), weights, params.qmax, step, bias, window)
-
-
-def _batch_norm(walk: _Lowering, node: Node, layer) -> Pending:
-    mean, variance = layer.moving_mean.numpy().astype(np.float64), layer.moving_variance.numpy().astype(np.float64)
-    gamma = layer.gamma.numpy().astype(np.float64) if layer.scale else 1.0
-    beta = layer.beta.numpy().astype(np.float64) if layer.center else 0.0
-    factor = gamma / np.sqrt(variance + layer.epsilon)
-    if not np.isfinite([factor, mean * factor + beta]).all():
-        raise Problem("its weights hold NaN or infinity")
-    before = walk._taken(node.inputs[0])
-    if isinstance(before, Tensor):
-        before = identity(before)
-    if before.step is None or before.relu:
-        raise Problem(f"a batch norm cannot fold into {before.layers}: quantize the tensor between them")
-    bias = (before.bias - mean) * factor + beta
-    return dataclasses.replace(before, layers=(*before.layers, node.name), step=before.step * factor, bias=bias)
-
-
-def _relu(walk: _Lowering, node: Node, layer) -> Pending:
-    before = walk._taken(node.inputs[0])
-    if isinstance(before, Tensor):
-        before = identity(before)
-    ceiling = np.inf if layer.max_value is None else float(layer.max_value)
-    return dataclasses.replace(before, layers=(*before.layers, node.name), relu=True, ceiling=ceiling)
-
-
-def _add_layer(walk: _Lowering, node: Node, layer) -> Pending:
-    return Pending(Add, tuple(walk._stored(parent) for parent in node.inputs), (node.name,))
-
-
-def _global_average(walk: _Lowering, node: Node, layer) -> Pending:
-    x = walk._stored(node.inputs[0])
-    if x.shape[:2] == (1, 1):
-        # The converter drops a MEAN of single pixels, and with it the change of scale.
-        return dataclasses.replace(identity(x), layers=(node.name,))
-    return Pending(Mean, (x,), (node.name,))
-
-
-def _average_pool(walk: _Lowering, node: Node, layer) -> Pending:
-    """A depthwise convolution with equal weights: unlike AVERAGE_POOL_2D it rounds once, and to a scale of its own."""
-    x = walk._stored(node.inputs[0])
-    height, width = layer.pool_size
-    ones = dataclasses.replace(identity(x), layers=(node.name,), window=Window(layer.strides))
-    channels = x.shape[-1]
-    weights, step = np.ones((height, width, channels), np.int64), np.full(channels, 1 / (height * width))
-    return dataclasses.replace(ones, weights=weights, step=step)
-
-
-def _moved(walk: _Lowering, node: Node) -> tuple[Tensor, Tensor]:
-    """The input and output of a layer that keeps its input's scale."""
-    x = walk._stored(node.inputs[0])
-    return x, dataclasses.replace(x, name=node.name, shape=node.shape, layer=node.name)
-
-
-def _max_pool(walk: _Lowering, node: Node, layer) -> Tensor:
-    x, output = _moved(walk, node)
-    window = Window(layer.strides, layer.padding.upper())
-    return walk._add_operator(MaxPool((x,), output, layers=(node.name,), pool=layer.pool_size, window=window))
-
-
-def _global_max(walk: _Lowering, node: Node, layer) -> Tensor:
-    x, output = _moved(walk, node)
-    pooled = dataclasses.replace(output, name=f"{node.name}/pooled", shape=(1, 1, x.shape[-1]), layer=None)
-    walk._add_operator(MaxPool((x,), pooled, pool=x.shape[:2], window=Window(x.shape[:2])))
-    return walk._add_operator(Reshape((pooled,), output, layers=(node.name,)))
-
-
-def _pad(walk: _Lowering, node: Node, layer) -> Tensor:
-    x, output = _moved(walk, node)
-    return walk._add_operator(Pad((x,), output, layers=(node.name,), paddings=layer.padding))
-
-
-def _reshape(walk: _Lowering, node: Node, layer) -> Tensor:
-    x, output = _moved(walk, node)
-    if x.shape == output.shape:
-        return x
-    return walk._add_operator(Reshape((x,), output, layers=(node.name,)))
-
-
-def _same(walk: _Lowering, node: Node, layer):
-    return walk._taken(node.inputs[0])
-
-
-def _softmax(walk: _Lowering, node: Node, layer) -> Tensor:
-    x = walk._stored(node.inputs[0])
-    output = Tensor(node.name, node.shape, np.float32(1 / 256), -128, 1 / 256, layer=node.name)
-    return walk._add_operator(Softmax((x,), output, layers=(node.name,)))
-
-
-_RULES: dict[type, Callable] = {
-    _layers.InputLayer: lambda walk, node, layer: None,
-    _layers.Conv2D: _linear_layer,
-    _layers.DepthwiseConv2D: _linear_layer,
-    _layers.Dense: _linear_layer,
-    _layers.BatchNormalization: _batch_norm,
-    _layers.ReLU: _relu,
-    _layers.Add: _add_layer,
-    _layers.GlobalAveragePooling2D: _global_average,
-    _layers.AveragePooling2D: _average_pool,
-    _layers.MaxPooling2D: _max_pool,
-    _layers.GlobalMaxPooling2D: _global_max,
-    _layers.ZeroPadding2D: _pad,
-    _layers.Flatten: _reshape,
-    _layers.Reshape: _reshape,
-    _layers.Dropout: _same,
-    _layers.SpatialDropout2D: _same,
-    _layers.Activation: _same,
-    _layers.Softmax: _softmax,
-}

@@ -7,8 +7,9 @@ import pytest
 from tensorflow.lite.python import schema_py_generated as schema
 from tensorflow.lite.tools import flatbuffer_utils
 
-from tflite_export.check import _computes, check_file, match_operators
+from tflite_export.check import check_file
 from tflite_export.errors import ExportError
+from tflite_export.match import _computes, match_operators
 from tflite_export.plan import Add, DepthwiseConvolution, LinearOperator, MaxPool, Softmax
 
 OPERATORS = ["CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"]
