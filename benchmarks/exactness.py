@@ -8,22 +8,21 @@ is there is not compared again. The table of all of them is `docs/results/exactn
 """
 
 import glob
-import json
 import pathlib
 
 import numpy as np
 from absl import app, flags
 
 import satkeras
+from benchmarks import results
 from examples import datasets
-from satkeras.files import write_whole
 from tflite_export.convert import convert
 from tflite_export.lower import make_plan
 from tflite_export.report import Verification
 from tflite_export.verify import verify
 
 FLAGS = flags.FLAGS
-RESULTS = pathlib.Path("docs/results/exactness")
+RESULTS = results.FOLDER / "exactness"
 REFERENCE_IMAGES = 1000
 
 
@@ -54,29 +53,28 @@ def compare(path: str, images: np.ndarray) -> dict:
 
 def table() -> str:
     """All results there are, in Markdown."""
-    lines = [
-        "# Integers that differ between the twin and the file, CIFAR-10 test images",
-        "",
-        "`python -m benchmarks.exactness`. *Layer*: the largest share, in any layer, of integers that differ between",
-        "the training model's layer and the twin's, both fed the same input. *Answers*: training model and file agree.",
-        "",
-        "| model | kernels | images | integers | differ | largest | layer | answers |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    rows = []
     for path in sorted(RESULTS.glob("*.json")):
-        for kernels, found in json.loads(path.read_text()).items():
-            cells = (
-                path.stem.replace("_", " "),
-                kernels,
-                f"{found['images']:,}",
-                f"{found['elements']:,}",
-                f"{found['differing']:,} ({found['differing'] / found['elements']:.1e})",
-                str(found["largest_difference"]),
-                f"{found['worst_layer_share']:.1e}",
-                f"{found['top1_agreement_of_the_training_model']:.2%}",
+        for kernels, found in (results.read(path) or {}).items():
+            rows.append(
+                (
+                    path.stem.replace("_", " "),
+                    kernels,
+                    f"{found['images']:,}",
+                    f"{found['elements']:,}",
+                    f"{found['differing']:,} ({found['differing'] / found['elements']:.1e})",
+                    found["largest_difference"],
+                    f"{found['worst_layer_share']:.1e}",
+                    f"{found['top1_agreement_of_the_training_model']:.2%}",
+                )
             )
-            lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+    return results.page(
+        "Integers that differ between the twin and the file, CIFAR-10 test images",
+        "`python -m benchmarks.exactness`. *Layer*: the largest share, in any layer, of integers that differ between\n"
+        "the training model's layer and the twin's, both fed the same input. *Answers*: training model and file agree.",
+        ("model", "kernels", "images", "integers", "differ", "largest", "layer", "answers"),
+        rows,
+    )
 
 
 def main(argv) -> None:
@@ -87,12 +85,11 @@ def main(argv) -> None:
     if not paths:
         raise app.UsageError(f"--models matches no file: {FLAGS.models}. Run benchmarks.fine_tuning first")
     images = datasets.load("cifar10", FLAGS.data_dir).test[0][: FLAGS.images].astype(np.float32)
-    RESULTS.mkdir(parents=True, exist_ok=True)
     for path in paths:
         result = RESULTS / f"{pathlib.Path(path).parent.name}.json"
         if not result.exists():
             print(f"=== {result.stem}", flush=True)
-            write_whole(result, json.dumps(compare(path, images), indent=1).encode())
+            results.write(result, compare(path, images))
             RESULTS.with_suffix(".md").write_text(table())
     print(table())
 

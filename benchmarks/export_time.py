@@ -5,10 +5,7 @@
 Both take turns in one process; the ratio is that of the medians. Results: `docs/results/export_time.json` and `.md`.
 """
 
-import json
-import os
 import pathlib
-import platform
 import statistics
 import tempfile
 import time
@@ -20,10 +17,11 @@ from absl import app
 
 import satkeras
 import tflite_export
+from benchmarks import results
 from examples import architectures
 from satkeras._compat import tfmot
 
-RESULTS = pathlib.Path("docs/results/export_time")
+RESULTS = results.FOLDER / "export_time"
 ROUNDS = 5
 
 
@@ -55,16 +53,18 @@ def main(argv) -> None:
                 write(pathlib.Path(folder) / f"{name}.tflite")
                 times[name].append(time.perf_counter() - start)
     medians = {name: statistics.median(taken) for name, taken in times.items()}
-    machine = f"{platform.machine()}, {os.cpu_count()} cores"
-    results = {"machine": machine, "tensorflow": tf.__version__, "seconds": times}
-    RESULTS.with_suffix(".json").write_text(json.dumps(results, indent=1))
-    text = (
-        "# Export time, MobileNetV2 at 224x224\n\n"
-        f"`python -m benchmarks.export_time`, {machine}, TensorFlow {tf.__version__}, medians of {ROUNDS}.\n\n"
-        "| | seconds |\n|---|---|\n"
-        f"| `export_tflite`, SAT W4A4 | {medians['export_tflite']:.2f} |\n"
-        f"| the converter alone, on tfmot's 8-bit model | {medians['converter']:.2f} |\n"
-        f"| ratio | {medians['export_tflite'] / medians['converter']:.2f} |\n"
+    found = {**results.environment(), "seconds": times}
+    results.write(RESULTS.with_suffix(".json"), found)
+    text = results.page(
+        "Export time, MobileNetV2 at 224x224",
+        f"`python -m benchmarks.export_time`, {found['machine']}, TensorFlow {found['tensorflow']}, "
+        f"medians of {ROUNDS}.",
+        ("", "seconds"),
+        (
+            ("`export_tflite`, SAT W4A4", f"{medians['export_tflite']:.2f}"),
+            ("the converter alone, on tfmot's 8-bit model", f"{medians['converter']:.2f}"),
+            ("ratio", f"{medians['export_tflite'] / medians['converter']:.2f}"),
+        ),
     )
     RESULTS.with_suffix(".md").write_text(text)
     print(text)

@@ -9,32 +9,26 @@ one that has ended is not run again. The table of all of them is `docs/results/f
 
 import dataclasses
 import fnmatch
-import json
-import os
 import pathlib
-import platform
+from collections.abc import Callable, Iterable
 
 import numpy as np
-import tensorflow as tf
 import tf_keras as keras
 from absl import app, flags
 
 import satkeras
 import tflite_export
-from benchmarks import pretrained
+from benchmarks import pretrained, results
 from examples import datasets
 from satkeras.callbacks import TemperaturePerStep
-from satkeras.files import write_whole
 from tflite_export.interpreter import open_interpreter, run
 
 FLAGS = flags.FLAGS
-RESULTS = pathlib.Path("docs/results/fine_tuning")
+RESULTS = results.FOLDER / "fine_tuning"
 SEED = 0
 BATCH_SIZE = 128
 CALIBRATION_IMAGES = 512
 LEARNING_RATE = 0.01
-# Of Quantization Networks' sigmoids, at the end of each phase.
-HIGHEST_TEMPERATURE = 2000.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,34 +37,48 @@ class Run:
 
     Attributes:
       network: of `benchmarks.pretrained`.
-      scheme: of `satkeras.SCHEMES`.
+      scheme: a name or a `satkeras.Scheme`; None: the float network itself.
       weight_bits: as `quantize_model` takes them.
       activation_bits: the same.
-      stages: (phase, epochs over the 50,000 training images); for "qn" phases as `set_phase` takes them, for the others
-        one stage without.
+      stages: (phase, epochs); for "qn" phases as `set_phase` takes them, for the others one stage without.
+      title: of the scheme, in tables and file names.
+      full_precision: the layers that are not quantized; the model then has no file.
+      highest_temperature: of Quantization Networks' sigmoids, at the end of each phase.
+      images: how many training images an epoch has.
     """
 
     network: str
-    scheme: str
-    weight_bits: int | str
-    activation_bits: int
+    scheme: str | satkeras.Scheme | None
+    weight_bits: int | str | None
+    activation_bits: int | None
     stages: tuple[tuple[str | None, int], ...]
+    title: str
+    full_precision: tuple[str, ...] = ()
+    highest_temperature: float = 2000.0
+    images: int = 50_000
 
     @property
     def epochs(self) -> int:
         return sum(epochs for _, epochs in self.stages)
 
     @property
-    def name(self) -> str:
-        return f"{self.network} {self.scheme} W{self.weight_bits}A{self.activation_bits} {self.epochs} epochs"
+    def width(self) -> str:
+        return "" if self.scheme is None else f"W{self.weight_bits}A{self.activation_bits}"
 
     @property
-    def path(self) -> pathlib.Path:
-        return RESULTS / f"{self.name.replace(' ', '_')}.json"
+    def name(self) -> str:
+        return " ".join((self.network, self.title, *([self.width] if self.width else []), f"{self.epochs} epochs"))
+
+    def path(self, folder: pathlib.Path) -> pathlib.Path:
+        return folder / f"{self.name.replace(' ', '_')}.json"
 
 
 def _plain(network: str, scheme: str, bits: int, epochs: int) -> Run:
-    return Run(network, scheme, bits, bits, ((None, epochs),))
+    return Run(network, scheme, bits, bits, ((None, epochs),), scheme)
+
+
+def _qn(weight_bits: int | str, activation_bits: int, stages) -> Run:
+    return Run("resnet20", "qn", weight_bits, activation_bits, stages, "qn")
 
 
 _WEIGHTS_ALONE = (("weights", 5),)
@@ -79,60 +87,70 @@ _THREE_PHASES = (("weights", 2), ("activations", 1), ("both", 2))
 RUNS = (
     *(_plain(network, "sat", bits, epochs) for network in ("resnet8", "resnet20") for bits, epochs in ((8, 1), (4, 1))),
     *(_plain(network, "sat", 4, 5) for network in ("resnet8", "resnet20")),
-    *(_plain("resnet20", scheme, bits, 5) for bits in (2, 3) for scheme in ("sat", "pact")),
-    *(Run("resnet20", "qn", bits, 8, _WEIGHTS_ALONE) for bits in ("3bit+-4", "ternary", 1)),
-    *(Run("resnet20", "qn", bits, 2, _THREE_PHASES) for bits in ("3bit+-4", 1)),
-    _plain("resnet20", "pact", 4, 5),
-    *(_plain("resnet20", scheme, 8, 5) for scheme in ("sat", "pact")),
+    Run("resnet20", None, None, None, ((None, 5),), "float"),
+    *(_qn(bits, 8, _WEIGHTS_ALONE) for bits in ("3bit+-4", "ternary", 1)),
+    *(_qn(bits, 2, _THREE_PHASES) for bits in ("3bit+-4", 1)),
+    *(_plain("resnet20", scheme, bits, 5) for bits in (2, 3, 4, 8) for scheme in ("sat", "pact")),
 )
 
 
-def train(task: Run, data: datasets.Images) -> None:
-    """Runs what is left of a task."""
-    keras.utils.set_random_seed(SEED)
-    float_model = pretrained.load(task.network, FLAGS.pretrained_dir)
-    images, labels = data.test[0].astype(np.float32), data.test[1]
-    chosen = np.random.default_rng(SEED).permutation(len(data.train[0]))[:CALIBRATION_IMAGES]
-    calibration_data = data.train[0][chosen].astype(np.float32)
-    model = satkeras.quantize_model(
+def quantized(task: Run, float_model: keras.Model, calibration_data: np.ndarray) -> keras.Model:
+    """The model that a task trains; the float model itself where there is no scheme."""
+    if task.scheme is None:
+        return float_model
+    overrides: dict = {"*_shortcut": "int8"} if task.network == "resnet20" else {}
+    overrides |= {layer: {"weight_bits": None, "activation_bits": None} for layer in task.full_precision}
+    return satkeras.quantize_model(
         float_model,
         task.scheme,
         weight_bits=task.weight_bits,
         activation_bits=task.activation_bits,
-        overrides={"*_shortcut": "int8"} if task.network == "resnet20" else None,
+        overrides=overrides,
         calibration_data=calibration_data,
     )
-    result = json.loads(task.path.read_text()) if task.path.exists() else None
+
+
+def train(task: Run, data: datasets.Images, folder: pathlib.Path) -> None:
+    """Runs what is left of a task; its result is in a folder of results."""
+    keras.utils.set_random_seed(SEED)
+    float_model = pretrained.load(task.network, FLAGS.pretrained_dir)
+    images, labels = data.test[0].astype(np.float32), data.test[1]
+    chosen = np.random.default_rng(SEED).permutation(len(data.train[0]))
+    calibration_data = data.train[0][chosen[:CALIBRATION_IMAGES]].astype(np.float32)
+    data = dataclasses.replace(data, train=tuple(values[chosen[: task.images]] for values in data.train))
+    model = quantized(task, float_model, calibration_data)
+    path = task.path(folder)
+    result = results.read(path)
     if result is None:
         result = {
-            **dataclasses.asdict(task),
+            **{name: value for name, value in dataclasses.asdict(task).items() if name != "scheme"},
             "seed": SEED,
-            "tensorflow": tf.__version__,
-            "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+            **results.environment(),
             "float_accuracy": _accuracy(float_model, images, labels),
             "accuracy": [_accuracy(model, images, labels)],
         }
-        _save(task, result)
+        results.write(path, result)
 
-    folder = pathlib.Path(FLAGS.output) / task.path.stem
-    folder.mkdir(parents=True, exist_ok=True)
+    output = pathlib.Path(FLAGS.output) / folder.name / path.stem
+    output.mkdir(parents=True, exist_ok=True)
     steps = len(data.train[0]) // BATCH_SIZE
     before = 1
     for index, (phase, epochs) in enumerate(task.stages):
-        ended = folder / f"stage_{index}.h5"
+        ended = output / f"stage_{index}.h5"
         if ended.exists():
             model.load_weights(ended)
-        callbacks: list[keras.callbacks.Callback] = [keras.callbacks.BackupAndRestore(folder / f"backup_{index}")]
+        callbacks: list[keras.callbacks.Callback] = [keras.callbacks.BackupAndRestore(output / f"backup_{index}")]
         if phase is not None:
             if phase == "activations" and not ended.exists():
                 satkeras.set_thresholds(model, calibration_data)
             satkeras.set_phase(model, phase)
-            callbacks.append(TemperaturePerStep(HIGHEST_TEMPERATURE / (steps * epochs), HIGHEST_TEMPERATURE))
+            increase = task.highest_temperature / (steps * epochs)
+            callbacks.append(TemperaturePerStep(increase, task.highest_temperature))
         if not ended.exists():
 
             def note(epoch, logs, first=before):
                 result["accuracy"] = [*result["accuracy"][: first + epoch], logs["val_accuracy"]]
-                _save(task, result)
+                results.write(path, result)
 
             _compile(model, steps * epochs)
             model.fit(
@@ -145,15 +163,25 @@ def train(task: Run, data: datasets.Images) -> None:
             )
             model.save_weights(ended)
         before += epochs
-    if task.scheme == "qn":
+    result["file_accuracy"] = None
+    if task.scheme is not None and not task.full_precision:
+        result |= _export(model, output, data.test)
+    results.write(path, result)
+
+
+def _export(model: keras.Model, output: pathlib.Path, test: tuple[np.ndarray, np.ndarray]) -> dict:
+    """Saves and exports a trained model, and says what its file scores."""
+    if any("thresholds" in variable.name for variable in model.variables):
         satkeras.freeze(model)
-    satkeras.save_model(model, folder / "model.keras")
-    report = tflite_export.export_tflite(model, folder / "model.tflite", verify_data=images[:100])
-    (answers,) = run(open_interpreter((folder / "model.tflite").read_bytes()), data.test[0])
-    result["file_accuracy"] = float(np.mean(answers.argmax(-1) == labels))
-    result["file_bytes"] = report.file_bytes
-    result["differing_integers_100_images"] = report.verification.differing
-    _save(task, result)
+    satkeras.save_model(model, output / "model.keras")
+    images, labels = test
+    report = tflite_export.export_tflite(model, output / "model.tflite", verify_data=images[:100])
+    (answers,) = run(open_interpreter((output / "model.tflite").read_bytes()), images)
+    return {
+        "file_accuracy": float(np.mean(answers.argmax(-1) == labels)),
+        "file_bytes": report.file_bytes,
+        "differing_integers_100_images": report.verification.differing if report.verification else None,
+    }
 
 
 def _compile(model: keras.Model, steps: int) -> None:
@@ -167,51 +195,55 @@ def _accuracy(model: keras.Model, images, labels) -> float:
     return float(np.mean(model.predict(images, batch_size=250, verbose=0).argmax(-1) == labels))
 
 
-def _save(task: Run, result: dict) -> None:
-    task.path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(task.path, json.dumps(result, indent=1).encode())
-
-
 def table() -> str:
     """All results there are, in Markdown."""
-    lines = [
-        "# Fine-tuning pretrained networks, CIFAR-10, 10,000 test images",
-        "",
-        "`python -m benchmarks.fine_tuning`, seed 0, cosine from 0.01, batch 128. *Before*: calibrated with 512"
-        " training images, no training.",
-        "",
-        "| network | scheme | bits | float | before | after each epoch | file |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    rows = []
     for task in RUNS:
-        if task.path.exists():
-            result = json.loads(task.path.read_text())
+        result = results.read(task.path(RESULTS))
+        if result is not None:
             before, *after = (f"{accuracy:.2%}" for accuracy in result["accuracy"])
-            ended = f"{result['file_accuracy']:.2%}" if "file_accuracy" in result else "still running"
-            width, float_accuracy = f"W{task.weight_bits}A{task.activation_bits}", f"{result['float_accuracy']:.2%}"
-            cells = (task.network, task.scheme, width, float_accuracy, before, ", ".join(after), ended)
-            lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+            file = result.get("file_accuracy", "still running")
+            file = f"{file:.2%}" if isinstance(file, float) else file or ""
+            stages = ", ".join(f"{epochs} {phase}" for phase, epochs in task.stages if phase)
+            float_accuracy = f"{result['float_accuracy']:.2%}"
+            rows.append((task.network, task.title, task.width, float_accuracy, before, ", ".join(after), file, stages))
+    return results.page(
+        "Fine-tuning pretrained networks, CIFAR-10, 10,000 test images",
+        "`python -m benchmarks.fine_tuning`, seed 0, SGD with Nesterov momentum, cosine from 0.01 in each phase, batch "
+        "128. *Before*: calibrated with 512 training images, no training.",
+        ("network", "scheme", "bits", "float", "before", "after each epoch", "file", "epochs of each phase"),
+        rows,
+    )
+
+
+def run_all(tasks: Iterable[Run], folder: pathlib.Path, make_table: Callable[[], str]) -> None:
+    """Runs every task that is left and whose name matches --only; writes the table after each."""
+    data = datasets.load("cifar10", FLAGS.data_dir)
+    for task in tasks:
+        ended = "file_accuracy" in (results.read(task.path(folder)) or {})
+        if fnmatch.fnmatchcase(task.name, FLAGS.only) and not ended:
+            print(f"\n=== {task.name}", flush=True)
+            train(task, data, folder)
+            folder.with_suffix(".md").write_text(make_table())
+            keras.backend.clear_session()
+    print(make_table())
+
+
+def define_flags() -> None:
+    """The flags that `run_all` reads."""
+    flags.DEFINE_string("data_dir", None, "Where tensorflow-datasets keeps its data.", required=True)
+    flags.DEFINE_string("pretrained_dir", None, "Where the pretrained networks are.", required=True)
+    flags.DEFINE_string("only", "*", "Pattern of the names of the runs to do.")
+    flags.DEFINE_string("output", "runs", "Folder for models and backups.")
 
 
 def main(argv) -> None:
     """Runs every task that is left."""
     if len(argv) > 1:
         raise app.UsageError(f"Unexpected arguments: {argv[1:]}")
-    data = datasets.load("cifar10", FLAGS.data_dir)
-    for task in RUNS:
-        ended = task.path.exists() and "file_accuracy" in json.loads(task.path.read_text())
-        if fnmatch.fnmatchcase(task.name, FLAGS.only) and not ended:
-            print(f"\n=== {task.name}", flush=True)
-            train(task, data)
-            RESULTS.with_suffix(".md").write_text(table())
-            keras.backend.clear_session()
-    print(table())
+    run_all(RUNS, RESULTS, table)
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("data_dir", None, "Where tensorflow-datasets keeps its data.", required=True)
-    flags.DEFINE_string("pretrained_dir", None, "Where the pretrained networks are.", required=True)
-    flags.DEFINE_string("only", "*", "Pattern of the names of the runs to do.")
-    flags.DEFINE_string("output", "runs/fine_tuning", "Folder for models and backups.")
+    define_flags()
     app.run(main)

@@ -6,10 +6,7 @@ LiteRT, one thread, the files taking turns in one process; a ratio is that of th
 and not trained: speed does not depend on it. Results: `docs/results/latency.json` and `.md`.
 """
 
-import json
-import os
 import pathlib
-import platform
 import statistics
 import tempfile
 import time
@@ -21,10 +18,11 @@ from absl import app
 
 import satkeras
 import tflite_export
+from benchmarks import results
 from examples import architectures
 from tflite_export.interpreter import open_interpreter
 
-RESULTS = pathlib.Path("docs/results/latency")
+RESULTS = results.FOLDER / "latency"
 NETWORKS = {
     "MobileNetV2, 32x32": lambda: architectures.mobilenet_v2(
         (32, 32, 3), 10, small_images=True, batch_norm_momentum=0.0
@@ -73,24 +71,20 @@ def milliseconds(files: dict[str, bytes]) -> dict[str, float]:
     return {name: 1e3 * statistics.median(taken) for name, taken in times.items()}
 
 
-def table(results: dict) -> str:
+def table(found: dict) -> str:
     """The results in Markdown."""
-    lines = [
-        "# Latency and size over the converter's post-training int8 file",
-        "",
-        f"`python -m benchmarks.latency`: LiteRT, one thread, {results['machine']}, TensorFlow "
-        f"{results['tensorflow']}.",
-        "",
-        "| network | file | ms | latency / post-training | bytes | size / post-training |",
-        "|---|---|---|---|---|---|",
-    ]
-    for network, measured in results["networks"].items():
+    rows = []
+    for network, measured in found["networks"].items():
         times, sizes = measured["milliseconds"], measured["bytes"]
         for name in times:
-            time_ratio, size_ratio = times[name] / times[BASE], sizes[name] / sizes[BASE]
-            cells = network, name, f"{times[name]:.3f}", f"{time_ratio:.2f}", f"{sizes[name]:,}", f"{size_ratio:.2f}"
-            lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+            time_ratio, size_ratio = f"{times[name] / times[BASE]:.2f}", f"{sizes[name] / sizes[BASE]:.2f}"
+            rows.append((network, name, f"{times[name]:.3f}", time_ratio, f"{sizes[name]:,}", size_ratio))
+    return results.page(
+        "Latency and size over the converter's post-training int8 file",
+        f"`python -m benchmarks.latency`: LiteRT, one thread, {found['machine']}, TensorFlow {found['tensorflow']}.",
+        ("network", "file", "ms", "latency / post-training", "bytes", "size / post-training"),
+        rows,
+    )
 
 
 def measure(make) -> dict:
@@ -111,14 +105,10 @@ def main(argv) -> None:
     """Measures every network."""
     if len(argv) > 1:
         raise app.UsageError(f"Unexpected arguments: {argv[1:]}")
-    results = {
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "tensorflow": tf.__version__,
-        "networks": {name: measure(make) for name, make in NETWORKS.items()},
-    }
-    RESULTS.with_suffix(".json").write_text(json.dumps(results, indent=1))
-    RESULTS.with_suffix(".md").write_text(table(results))
-    print(table(results))
+    found = {**results.environment(), "networks": {name: measure(make) for name, make in NETWORKS.items()}}
+    results.write(RESULTS.with_suffix(".json"), found)
+    RESULTS.with_suffix(".md").write_text(table(found))
+    print(table(found))
 
 
 if __name__ == "__main__":

@@ -7,10 +7,6 @@ does hits all of them; a ratio is that of the medians. Peak memory is that of a 
 before the first step. Results: `docs/results/training_step.json` and `.md`.
 """
 
-import json
-import os
-import pathlib
-import platform
 import resource
 import statistics
 import subprocess
@@ -23,11 +19,12 @@ import tf_keras as keras
 from absl import app, flags
 
 import satkeras
+from benchmarks import results
 from examples import architectures
 from satkeras._compat import tfmot
 
 FLAGS = flags.FLAGS
-RESULTS = pathlib.Path("docs/results/training_step")
+RESULTS = results.FOLDER / "training_step"
 SHAPE, CLASSES, BATCH_SIZE = (32, 32, 3), 10, 128
 
 NETWORKS = {
@@ -97,30 +94,23 @@ def _measure(network: str, variant: str) -> None:
     print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 
 
-def table(results: dict) -> str:
+def table(found: dict) -> str:
     """The results in Markdown."""
-    lines = [
-        "# A training step: time and peak memory over the float model's",
-        "",
-        f"`python -m benchmarks.training_step`: 32x32 images, batch 128, {results['machine']}, TensorFlow "
-        f"{results['tensorflow']}.",
-        "",
-        "| network | variant | ms | time / float | MiB | memory / float |",
-        "|---|---|---|---|---|---|",
-    ]
-    for network, measured in results["networks"].items():
-        for variant, seconds in measured["seconds"].items():
-            memory = measured["megabytes"][variant]
-            cells = (
-                network,
-                variant,
-                f"{1e3 * seconds:.0f}",
-                f"{seconds / measured['seconds']['float']:.2f}",
-                f"{memory:.0f}",
-                f"{memory / measured['megabytes']['float']:.2f}",
-            )
-            lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+    rows = []
+    for network, measured in found["networks"].items():
+        seconds, megabytes = measured["seconds"], measured["megabytes"]
+        for variant in VARIANTS:
+            time_ratio = f"{seconds[variant] / seconds['float']:.2f}"
+            memory_ratio = f"{megabytes[variant] / megabytes['float']:.2f}"
+            measures = f"{1e3 * seconds[variant]:.0f}", time_ratio, f"{megabytes[variant]:.0f}", memory_ratio
+            rows.append((network, variant, *measures))
+    return results.page(
+        "A training step: time and peak memory over the float model's",
+        "`python -m benchmarks.training_step`: 32x32 images, batch 128, "
+        f"{found['machine']}, TensorFlow {found['tensorflow']}.",
+        ("network", "variant", "ms", "time / float", "MiB", "memory / float"),
+        rows,
+    )
 
 
 def main(argv) -> None:
@@ -130,9 +120,8 @@ def main(argv) -> None:
     if FLAGS.measure:
         _measure(*FLAGS.measure.split("/"))
         return
-    results = {
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "tensorflow": tf.__version__,
+    found = {
+        **results.environment(),
         "networks": {
             network: {
                 "seconds": seconds_of_a_step(network, FLAGS.rounds, FLAGS.steps),
@@ -141,9 +130,9 @@ def main(argv) -> None:
             for network in NETWORKS
         },
     }
-    RESULTS.with_suffix(".json").write_text(json.dumps(results, indent=1))
-    RESULTS.with_suffix(".md").write_text(table(results))
-    print(table(results))
+    results.write(RESULTS.with_suffix(".json"), found)
+    RESULTS.with_suffix(".md").write_text(table(found))
+    print(table(found))
 
 
 if __name__ == "__main__":

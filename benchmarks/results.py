@@ -1,0 +1,36 @@
+"""How results are kept: each as JSON, written whole, and all of a benchmark as a table in Markdown."""
+
+import json
+import os
+import pathlib
+import platform
+from collections.abc import Iterable, Sequence
+
+import tensorflow as tf
+
+from satkeras.files import write_whole
+
+FOLDER = pathlib.Path("docs/results")
+
+
+def environment() -> dict[str, str]:
+    """What a result was measured with."""
+    return {"machine": f"{platform.machine()}, {os.cpu_count()} cores", "tensorflow": tf.__version__}
+
+
+def write(path: pathlib.Path, result: dict) -> None:
+    """Writes a result, or what there is of it, as JSON."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, json.dumps(result, indent=1).encode())
+
+
+def read(path: pathlib.Path) -> dict | None:
+    """A result as it was written; None if there is none yet."""
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def page(title: str, text: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A page in Markdown: a title, a paragraph, and a table."""
+    lines = [columns, ["---"] * len(columns), *rows]
+    table = "\n".join(f"| {' | '.join(str(cell) for cell in line)} |" for line in lines)
+    return f"# {title}\n\n{text}\n\n{table}\n"
