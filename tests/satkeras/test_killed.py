@@ -15,9 +15,10 @@ import os, pathlib, signal, sys
 import numpy as np
 import tf_keras as keras
 import satkeras
+from satkeras.callbacks import TemperaturePerStep
 from tf_keras import layers
 
-folder, resume, kill_after = pathlib.Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+folder, scheme, resume, kill_after = pathlib.Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])
 rng = np.random.default_rng(0)
 images, labels = rng.integers(0, 256, (64, 8, 8, 3)).astype(np.float32), rng.integers(0, 5, 64)
 
@@ -27,7 +28,9 @@ def new_model():
     x = layers.BatchNormalization()(layers.Conv2D(4, 3, use_bias=False)(image))
     x = layers.Conv2D(4, 3, activation="relu")(layers.ReLU()(x))
     float_model = keras.Model(image, layers.Dense(5, activation="softmax")(layers.Flatten()(x)))
-    model = satkeras.quantize_model(float_model, "sat")
+    model = satkeras.quantize_model(float_model, scheme)
+    if scheme == "qn":
+        satkeras.set_thresholds(model, images)
     schedule = keras.optimizers.schedules.CosineDecay(0.05, 24)
     model.compile(keras.optimizers.Adam(schedule), "sparse_categorical_crossentropy")
     return model
@@ -41,7 +44,7 @@ class Kill(keras.callbacks.Callback):
             os.kill(os.getpid(), signal.SIGKILL)
 
 checkpoint = folder / "checkpoint.keras"
-callbacks = [Kill()]
+callbacks = [Kill(), TemperaturePerStep(3.0)] if scheme == "qn" else [Kill()]
 if resume == "ModelCheckpoint":
     callbacks.append(keras.callbacks.ModelCheckpoint(str(checkpoint)))
 elif resume == "BackupAndRestore":
@@ -86,22 +89,24 @@ def killed(script, *arguments):
     assert ended.returncode == -signal.SIGKILL, ended.stderr
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
-    """What a training that nobody kills leads to."""
+@pytest.fixture(scope="module", params=["sat", "qn"])
+def undisturbed(request, tmp_path_factory):
+    """A scheme, and the weights and optimizer variables that a training which nobody kills leads to."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    finish(TRAIN, folder, "nothing", -1)
-    return dict(np.load(folder / "trained.npz"))
+    finish(TRAIN, folder, request.param, "nothing", -1)
+    return request.param, dict(np.load(folder / "trained.npz"))
 
 
 @pytest.mark.parametrize("resume", ["BackupAndRestore", "ModelCheckpoint"])
 def test_a_killed_training_reaches_the_same_weights(resume, undisturbed, tmp_path):
-    killed(TRAIN, tmp_path, resume, 3)
+    """Temperatures are among a model's weights."""
+    scheme, trained = undisturbed
+    killed(TRAIN, tmp_path, scheme, resume, 3)
     assert not (tmp_path / "trained.npz").exists()
-    finish(TRAIN, tmp_path, resume, -1)
+    finish(TRAIN, tmp_path, scheme, resume, -1)
     with np.load(tmp_path / "trained.npz") as resumed:
-        assert resumed.files == list(undisturbed)
-        for name, expected in undisturbed.items():
+        assert resumed.files == list(trained)
+        for name, expected in trained.items():
             np.testing.assert_array_equal(resumed[name], expected)
 
 
