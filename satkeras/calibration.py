@@ -1,91 +1,54 @@
 """Starting a quantized model where a pretrained float model is: its weights' transform undone, its ranges from data."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from satkeras._compat import keras, output_variables, weight_variables
 from satkeras.graph import Graph, Node, read_graph
+from satkeras.inputs import InputData, input_arrays
 from satkeras.rewrite import has_quantizer, quantizes_tensor
-
-CalibrationData: TypeAlias = np.ndarray | Sequence[Any] | Mapping[str, Any] | tf.data.Dataset
 
 BATCH = 64
 
 
-def calibration_inputs(data: CalibrationData, inputs: Sequence[Any], low: float, high: float) -> list:
+def calibration_inputs(
+    data: InputData, model: keras.Model, low: float, high: float, argument: str = "calibration_data"
+) -> list[np.ndarray]:
     """Calibration data as an array for each input of a model.
 
     Args:
-      data: an array; a list or dict of arrays for several inputs; or a finite `tf.data.Dataset` of batches of these,
-        alone or first in a tuple `(x, y, ...)`, as `fit` takes it.
-      inputs: the model's inputs.
+      data: as `input_arrays` takes it.
+      model: whose inputs it is for.
       low: the smallest real value that the input's codes stand for.
       high: the largest.
+      argument: what errors call the data.
 
     Raises:
-      TypeError: the data is none of these.
+      TypeError: the data is of no known kind.
       ValueError: it is empty, without end, of another shape, not numeric, has NaN, or lies outside `low` .. `high`.
     """
-    arrays = _from_dataset(data, inputs) if isinstance(data, tf.data.Dataset) else _each_input(data, inputs)
-    counts = {len(values) for values in arrays if values.ndim}
-    if len(counts) > 1:
-        raise ValueError(f"calibration_data must have as many examples for each input. Received: {sorted(counts)}")
-    return [_checked(values, x, low, high) for values, x in zip(arrays, inputs, strict=True)]
+    arrays = input_arrays(data, model, argument)
+    return [_checked(values, x.shape, low, high, argument) for values, x in zip(arrays, model.inputs, strict=True)]
 
 
-def _from_dataset(dataset: tf.data.Dataset, inputs) -> list[np.ndarray]:
-    if dataset.cardinality() == tf.data.INFINITE_CARDINALITY:
-        raise ValueError("calibration_data must end. Received: a dataset that repeats forever; use .take(n)")
-    batches = [
-        _each_input(element[0] if isinstance(element, tuple) else element, inputs)
-        for element in dataset.as_numpy_iterator()
-    ]
-    if not batches:
-        raise ValueError("calibration_data must hold at least one example. Received: an empty dataset")
-    return [np.concatenate(parts) for parts in zip(*batches, strict=True)]
-
-
-def _each_input(data, inputs) -> list[np.ndarray]:
-    names = [x.node.layer.name for x in inputs]
-    if isinstance(data, Mapping):
-        if set(data) != set(names):
-            raise ValueError(f"calibration_data must have the keys {names}. Received: {sorted(data)}")
-        return [np.asarray(data[name]) for name in names]
-    if len(inputs) > 1 or isinstance(data, (list, tuple)):
-        if not isinstance(data, (list, tuple)) or len(data) != len(inputs):
-            received = len(data) if isinstance(data, (list, tuple)) else type(data).__name__
-            raise ValueError(
-                f"calibration_data must be an array for each of the {len(inputs)} inputs {names}. Received: {received}"
-            )
-        return [np.asarray(values) for values in data]
-    if not hasattr(data, "__array__"):
-        raise TypeError(
-            "calibration_data must be an array, a list or dict of arrays, or a tf.data.Dataset. "
-            f"Received: {type(data).__name__}"
-        )
-    return [np.asarray(data)]
-
-
-def _checked(values: np.ndarray, x, low: float, high: float) -> np.ndarray:
-    shape = ", ".join(str(size) for size in x.shape[1:])
+def _checked(values: np.ndarray, required, low: float, high: float, argument: str) -> np.ndarray:
+    shape = ", ".join(str(size) for size in required[1:])
     if not (np.issubdtype(values.dtype, np.number) and not np.issubdtype(values.dtype, np.complexfloating)):
-        raise ValueError(f"calibration_data must be real numbers. Received: dtype={values.dtype}")
-    if values.ndim != len(x.shape) or any(
-        size not in (None, given) for size, given in zip(x.shape[1:], values.shape[1:], strict=True)
+        raise ValueError(f"{argument} must be real numbers. Received: dtype={values.dtype}")
+    if values.ndim != len(required) or any(
+        size not in (None, given) for size, given in zip(required[1:], values.shape[1:], strict=True)
     ):
-        raise ValueError(f"calibration_data must have shape (n, {shape}). Received: shape {values.shape}")
-    if not len(values):
-        raise ValueError(f"calibration_data must hold at least one example. Received: shape {values.shape}")
+        raise ValueError(f"{argument} must have shape (n, {shape}). Received: shape {values.shape}")
     values = values.astype(np.float32)
     if not np.isfinite(values).all():
-        raise ValueError("calibration_data must be finite. Received: NaN or infinity")
+        raise ValueError(f"{argument} must be finite. Received: NaN or infinity")
     step = (high - low) / 255
     if values.min() < low - step or values.max() > high + step:
         raise ValueError(
-            f"calibration_data must lie within input_range={(low, high)}. Received: values from {values.min():g} to "
+            f"{argument} must lie within input_range={(low, high)}. Received: values from {values.min():g} to "
             f"{values.max():g}"
         )
     return values

@@ -8,11 +8,12 @@ import numpy as np
 
 from satkeras._compat import first_call, keras, output_variables, weight_variables
 from satkeras.bias_rounding import stored_step
-from satkeras.calibration import CalibrationData, calibration_inputs, taken_by
+from satkeras.calibration import calibration_inputs, taken_by
 from satkeras.graph import read_graph
+from satkeras.inputs import InputData
 from satkeras.integers import first_codes
 from satkeras.quantizers import InputQuantizer
-from satkeras.quantizers.quantization_networks import FIXED, OFF, SOFT, StepQuantizer
+from satkeras.quantizers.steps import FIXED, OFF, SOFT, StepQuantizer
 from satkeras.rewrite import has_quantizer, quantizes_tensor
 
 # For each phase, what the quantizers of the weights and those of the activations do.
@@ -94,7 +95,7 @@ def set_phase(model: keras.Model, phase: str) -> None:
             layer.trainable = of_weights != FIXED
 
 
-def set_thresholds(model: keras.Model, data: CalibrationData) -> None:
+def set_thresholds(model: keras.Model, data: InputData) -> None:
     """Sets the activations' thresholds from data, by k-means of what each tensor is when no activation is quantized.
 
     Call it before activations train: with a new model, or after phase "weights".
@@ -113,7 +114,7 @@ def set_thresholds(model: keras.Model, data: CalibrationData) -> None:
         for layer in model.layers
         if has_quantizer(layer) and isinstance(layer.quantize_config.quantizer, InputQuantizer)
     )
-    inputs = calibration_inputs(data, model.inputs, codes.low, codes.high)
+    inputs = calibration_inputs(data, model, codes.low, codes.high, "data")
     graph = read_graph(model)
     nodes = [node for node in graph.nodes if node.layer in found]
     if not nodes:

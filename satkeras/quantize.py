@@ -12,7 +12,6 @@ from satkeras._compat import (
     tfmot,
 )
 from satkeras.calibration import (
-    CalibrationData,
     calibrate_weights,
     calibration_inputs,
     carry_over_quantizer_variables,
@@ -21,6 +20,7 @@ from satkeras.calibration import (
 )
 from satkeras.checks import is_quantized, require_quantizable, require_quantized, require_supported
 from satkeras.graph import Graph, build_model, in_form_of, read_graph
+from satkeras.inputs import InputData
 from satkeras.layers import Kind, kind_of
 from satkeras.placement import first_layers, last_layers, place
 from satkeras.quantizers import InputQuantizer
@@ -41,7 +41,7 @@ def quantize_model(
     activation_bits: int | None | EllipsisType = ...,
     input_range: tuple[float, float] = (0.0, 255.0),
     overrides: Mapping[str, Override] | None = None,
-    calibration_data: CalibrationData | None = None,
+    calibration_data: InputData | None = None,
 ) -> keras.Model:
     """A copy of a float Keras model that trains with quantized weights and activations.
 
@@ -86,7 +86,7 @@ def quantize_model(
     require_supported(source)
     calibration = None
     if calibration_data is not None:
-        calibration = calibration_inputs(calibration_data, float_model.inputs, codes.low, codes.high)
+        calibration = calibration_inputs(calibration_data, float_model, codes.low, codes.high)
     graph, heirs = canonical(source)
     placement = place(graph, _layer_schemes(graph, base, overrides or {}), base, codes)
     quantized, configs = with_quantizers(graph, placement)

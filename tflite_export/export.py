@@ -2,17 +2,13 @@
 
 import collections
 import os
-from collections.abc import Sequence
-
-import numpy as np
-import tensorflow as tf
 
 from satkeras._compat import keras
 from satkeras.checks import require_quantized
 from satkeras.files import require_writable, write_whole
+from satkeras.inputs import InputData, input_arrays
 from tflite_export.convert import TYPES, convert
 from tflite_export.lower import make_plan
-from tflite_export.plan import Plan
 from tflite_export.report import Report
 from tflite_export.twin import build_twin
 from tflite_export.verify import input_codes, verify
@@ -22,7 +18,7 @@ def export_tflite(
     model: keras.Model,
     path: str | os.PathLike,
     *,
-    verify_data: np.ndarray | Sequence[np.ndarray] | tf.data.Dataset | None = None,
+    verify_data: InputData | None = None,
     input_type: str = "uint8",
     output_type: str = "int8",
 ) -> Report:
@@ -35,8 +31,8 @@ def export_tflite(
       model: what `satkeras.quantize_model` returned, trained.
       path: where the file goes; its folder must exist.
       verify_data: images to run through the file, its integer twin and the model, side by side: an array of shape
-        (n, height, width, channels) in the units the model was trained with, a list of arrays for several inputs, or
-        a `tf.data.Dataset` of batches (labels are ignored).
+        (n, height, width, channels) in the units the model was trained with, a list or dict of arrays for several
+        inputs, or a finite `tf.data.Dataset` of batches (labels are ignored).
       input_type: "uint8" (what Android's and Coral's tools take), "int8" or "float32".
       output_type: "int8", "uint8" or "float32".
 
@@ -45,7 +41,7 @@ def export_tflite(
 
     Raises:
       ExportError: a layer cannot be lowered exactly (all are named), or the converter made something else.
-      TypeError: not a tf_keras model, or no path.
+      TypeError: not a tf_keras model, no path, or verify data of no known kind.
       ValueError: a model without quantizers, a path that cannot be written, verify data that do not fit the model.
     """
     path = require_writable(path)
@@ -54,7 +50,11 @@ def export_tflite(
             raise ValueError(f"{name} must be one of {sorted(TYPES)}. Received: {name}={chosen!r}")
     require_quantized(model, "export_tflite")
     plan = make_plan(model)
-    images = None if verify_data is None else _arrays(verify_data, plan)
+    images = None
+    if verify_data is not None:
+        images = input_arrays(verify_data, model, "verify_data")
+        for x, values in zip(plan.inputs, images, strict=True):
+            input_codes(x, values)  # raises before the long work what does not fit
     content = convert(plan, input_type, output_type)
     verification = None if images is None else verify(model, plan, content, images)
     write_whole(path, content)
@@ -78,38 +78,3 @@ def integer_model(model: keras.Model) -> keras.Model:
     """
     require_quantized(model, "integer_model")
     return build_twin(make_plan(model))
-
-
-def _arrays(data, plan: Plan) -> list[np.ndarray]:
-    """Verify data as one array for each input of the model, found to fit it."""
-    inputs = len(plan.inputs)
-    if isinstance(data, tf.data.Dataset):
-        arrays = _dataset_arrays(data)
-    elif isinstance(data, (list, tuple)):
-        arrays = [np.asarray(values) for values in data]
-    else:
-        arrays = [np.asarray(data)]
-    if len(arrays) != inputs:
-        raise ValueError(
-            f"verify_data must hold {inputs} array{'s, one for each input' if inputs > 1 else ''}, without labels. "
-            f"Received: {len(arrays)} (a list has an array for each input of the model; np.stack makes one of images)"
-        )
-    for x, values in zip(plan.inputs, arrays, strict=True):
-        input_codes(x, values)
-    counts = [len(values) for values in arrays]
-    if len(set(counts)) > 1:
-        raise ValueError(f"verify_data must hold as many images for every input. Received: {counts}")
-    return arrays
-
-
-def _dataset_arrays(data: tf.data.Dataset) -> list[np.ndarray]:
-    """All batches of a dataset, as one array for each input; labels and sample weights are left out."""
-    if data.cardinality() == tf.data.INFINITE_CARDINALITY:
-        raise ValueError("verify_data must end. Received: an infinite dataset; take(n) gives its first n batches")
-    batches = [batch[0] if isinstance(batch, tuple) else batch for batch in data.as_numpy_iterator()]
-    if not batches:
-        raise ValueError("verify_data must hold images. Received: an empty dataset")
-    if isinstance(batches[0], dict):
-        raise ValueError(f"verify_data must hold arrays or tuples. Received: a dataset of dicts, {list(batches[0])}")
-    columns = zip(*(batch if isinstance(batch, tuple) else (batch,) for batch in batches), strict=True)
-    return [np.concatenate(column) for column in columns]

@@ -1,22 +1,14 @@
 """Quantization Networks (Yang et al., CVPR 2019): quantization as a learned sum of sigmoids that become steps."""
 
-import abc
 import dataclasses
 
-import numpy as np
 import tensorflow as tf
 
-from satkeras import clustering, quant_ops
-from satkeras._compat import keras, serializable
+from satkeras import clustering
+from satkeras._compat import serializable
 from satkeras.qparams import activation_levels
-from satkeras.quantizers.base import Quantizer
 from satkeras.quantizers.integer_arithmetic import MaxWeightQuantizer, MovingRangeQuantizer
-
-SMALLEST_SCALE = 1e-8
-# Where no callback drives the temperature.
-DEFAULT_TEMPERATURE = 10.0
-# Values of the variable `phase`.
-OFF, SOFT, FIXED = range(3)
+from satkeras.quantizers.steps import StepQuantizer
 
 LEVEL_SETS: dict[int | str, tuple[int, ...]] = {
     1: (-1, 1),
@@ -24,137 +16,6 @@ LEVEL_SETS: dict[int | str, tuple[int, ...]] = {
     "3bit+-2": (-2, -1, 0, 1, 2),
     "3bit+-4": (-4, -2, -1, 0, 1, 2, 4),
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class StepQuantizer(Quantizer):
-    """A learned staircase; what the weight and the activation quantizer of the paper have in common.
-
-    Attributes:
-      num_bits: names the levels; see the subclass.
-      learn_thresholds: whether the thresholds train, too.
-      gradient_temperature: the highest temperature that the gradient follows, None for no limit.
-    """
-
-    num_bits: int | str | None = 2  # type: ignore[assignment]
-    learn_thresholds: bool = False
-    gradient_temperature: float | None = 10.0
-
-    def __post_init__(self):
-        temperature = self.gradient_temperature
-        if temperature is not None and not (np.isfinite(temperature) and temperature > 0):
-            raise ValueError(
-                "gradient_temperature must be positive, or None for the exact derivative. Received: "
-                f"gradient_temperature={temperature!r}"
-            )
-
-    @property
-    @abc.abstractmethod
-    def level_set(self) -> tuple[int, ...]:
-        """All integers of the grid, in order."""
-
-    @abc.abstractmethod
-    def thresholds_of(self, scaled: np.ndarray) -> np.ndarray:
-        """The thresholds for values of the tensor, already times beta."""
-
-    @property
-    def levels(self):
-        levels = self.level_set
-        return levels[0], levels[-1]
-
-    @property
-    def spacing(self):
-        return int(np.diff(self.level_set).min())
-
-    def build(self, tensor_shape, name, layer):
-        if self.num_bits is None:
-            return {}
-
-        def scalar(role, value, dtype=tf.float32, trainable=False):
-            start = keras.initializers.Constant(value)
-            return layer.add_weight(
-                name=f"{name}_{role}", shape=(), dtype=dtype, initializer=start, trainable=trainable
-            )
-
-        thresholds = layer.add_weight(
-            name=f"{name}_thresholds",
-            shape=(len(self.level_set) - 1,),
-            dtype=tf.float32,
-            initializer="zeros",
-            trainable=self.learn_thresholds,
-        )
-        return {
-            "alpha": scalar("alpha", 1.0, trainable=True),
-            # Zero until the thresholds are set.
-            "beta": scalar("beta", 0.0, trainable=True),
-            "thresholds": thresholds,
-            "temperature": scalar("temperature", 0.0),
-            "phase": scalar("phase", SOFT, tf.int32),
-        }
-
-    def calibrate(self, values, variables):
-        if self.num_bits is None:
-            return
-        values = np.asarray(values, np.float32)
-        beta = clustering.input_scale(values, self.level_set)
-        variables["beta"].assign(beta)
-        thresholds = self.thresholds_of(values * np.float32(beta))
-        levels = np.asarray(self.level_set, np.float32)[np.searchsorted(thresholds, values * beta, side="right")]
-        # The paper's 1 / beta ignores where the thresholds are; a pretrained network then starts far from itself.
-        fit = float(np.vdot(values, levels)) / (float(np.vdot(levels, levels)) or 1.0)
-        variables["alpha"].assign(fit if fit > 0 else 1 / beta)
-        variables["thresholds"].assign(thresholds)
-
-    def is_initialized(self, variables) -> bool:
-        """Whether the thresholds have been set."""
-        return float(variables["beta"]) != 0
-
-    def move_thresholds(self, positions: np.ndarray, variables) -> None:
-        """Puts the steps at these values of the tensor."""
-        beta = max(float(variables["beta"]), SMALLEST_SCALE)
-        variables["thresholds"].assign((positions * beta).astype(np.float32))
-
-    @abc.abstractmethod
-    def count(self, x):
-        """How many values of a tensor alpha and beta act on: of a kernel all, of a batch those of one example."""
-
-    def __call__(self, inputs, training, weights, **kwargs):
-        x = tf.cast(inputs, tf.float32)
-        if self.num_bits is None:
-            return x
-        phase = tf.convert_to_tensor(weights["phase"])
-        alpha, beta = (_positive(weights[name]) for name in ("alpha", "beta"))
-        thresholds = tf.convert_to_tensor(weights["thresholds"])
-
-        def steps():
-            with _thresholds_known(weights["beta"]):
-                return quant_ops.unit_steps(x, alpha, beta, thresholds, self.level_set)
-
-        def fixed():
-            return tf.stop_gradient(steps())
-
-        def sigmoids():
-            temperature = tf.convert_to_tensor(weights["temperature"])
-            temperature = tf.where(temperature > 0, temperature, DEFAULT_TEMPERATURE)
-            factor = tf.math.rsqrt(tf.cast(self.count(x), tf.float32) * self.levels[1])  # pyright: ignore
-            a, b, t = (quant_ops.scale_gradient(variable, factor) for variable in (alpha, beta, thresholds))
-            with _thresholds_known(weights["beta"]):
-                return quant_ops.soft_steps(x, a, b, t, temperature, self.level_set, self.gradient_temperature)
-
-        # Identities, because a branch must not hand its own input through.
-        stages = [lambda: tf.identity(x), sigmoids, fixed] if training else [lambda: tf.identity(x), steps, steps]
-        return tf.switch_case(phase, stages)
-
-    def scale(self, variables, latent=None):
-        return _positive(variables["alpha"])
-
-    def quant_params(self, variables, latent=None):
-        self.require_rounding()
-        if not self.is_initialized(variables):
-            raise ValueError("its thresholds are still unknown: call satkeras.set_thresholds(model, images) first")
-        if int(np.asarray(variables["phase"])) == OFF:
-            raise ValueError('it is switched off: call satkeras.set_phase(model, "both") or train "activations" first')
-        return super().quant_params(variables, latent)
 
 
 @serializable
@@ -305,16 +166,3 @@ def _check_num_bits(quantizer: StepQuantizer, known: tuple) -> None:
             f"{name} works with num_bits of {known} or None. Received: num_bits={bits!r}. For other widths choose "
             "another scheme, for single layers by overrides="
         )
-
-
-def _positive(scale):
-    """A floor with a straight-through gradient, so that a scale driven below zero can come back."""
-    scale = tf.convert_to_tensor(scale)
-    return tf.stop_gradient(tf.maximum(scale, SMALLEST_SCALE)) + (scale - tf.stop_gradient(scale))
-
-
-def _thresholds_known(beta):
-    """A context that stops a computation, where the graph can, unless the thresholds have been set."""
-    hint = "A quantizer has no thresholds yet: call satkeras.set_thresholds(model, images) first"
-    known = tf.debugging.Assert(tf.not_equal(beta, 0.0), [hint])
-    return tf.control_dependencies([] if known is None else [known])

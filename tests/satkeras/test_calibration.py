@@ -122,7 +122,7 @@ BAD_DATA = {
     "nan": (nan, "finite. Received: NaN or infinity"),
     "range": (lambda x: x * 2, r"within input_range=\(0.0, 255.0\)\. Received: values from 0 to 510"),
     "negative": (lambda x: x - 128, r"within input_range=.*values from -128 to"),
-    "too many inputs": (lambda x: [x, x], r"each of the 1 inputs \['image'\]\. Received: 2"),
+    "too many inputs": (lambda x: [x, x], r"each of the 1 inputs \['image'\], without labels. Received: 2"),
     "names": (lambda x: {"picture": x}, r"keys \['image'\]\. Received: \['picture'\]"),
 }
 

@@ -179,6 +179,8 @@ def test_models_and_arguments_that_are_refused(model, images):
     for verb in (lambda: set_phase(other, "both"), lambda: set_thresholds(other, images[0]), lambda: freeze(other)):
         with pytest.raises(ValueError, match="quantized with scheme='qn' is required. Received: 'sequential"):
             verb()
+    with pytest.raises(ValueError, match="^data must hold at least one example"):
+        set_thresholds(model, images[0][:0])
     with pytest.raises(ValueError, match="scheme='qn' is required"):
         fit(other, images, TemperaturePerEpoch())
     for arguments in ({"increase": 0}, {"highest": -1.0}):

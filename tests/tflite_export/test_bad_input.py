@@ -166,7 +166,9 @@ def test_types_that_there_are_not(quantized, tmp_path, options, message):
 IMAGES = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3)).astype(np.float32)
 SHAPE = r"verify_data must have shape \(n, 8, 8, 3\), n > 0, for input quant_image_output. Received: "
 KIND = "verify_data must hold integers or floats. Received: dtype "
-ONE = "verify_data must hold 1 array, without labels. Received: "
+ONE = r"verify_data must be an array for each of the 1 inputs \['image'\], without labels. Received: "
+NONE = "verify_data must hold at least one example. Received: "
+NO_KIND = r"verify_data must be an array, a list or dict of arrays, or a tf.data.Dataset\. Received: "
 RANGE = "must lie within the model's input range 0 .. 255. Received: values from "
 
 
@@ -175,20 +177,18 @@ def dataset(data):
 
 
 DATA = {
-    "empty": (IMAGES[:0], SHAPE + r"\(0, 8, 8, 3\)"),
+    "empty": (IMAGES[:0], NONE + r"shape \(0, 8, 8, 3\)"),
     "one image": (IMAGES[0], SHAPE + r"\(8, 8, 3\)"),
     "size": (IMAGES[:, :6], SHAPE + r"\(4, 6, 8, 3\)"),
     "channels": (IMAGES[..., :1], SHAPE + r"\(4, 8, 8, 1\)"),
-    "number": (5, SHAPE + r"\(\)"),
+    "number": (np.float32(5), SHAPE + r"\(\)"),
     "strings": (np.array(["cat.png"]), KIND + "<U7"),
-    "path": ("images.npy", KIND + "<U10"),
     "objects": (np.array([None]), KIND + "object"),
-    "generator": ((image for image in IMAGES), KIND + "object"),
-    "dict": ({"image": IMAGES}, KIND + "object"),
+    "keys": ({"picture": IMAGES}, r"must have the keys \['image'\]. Received: \['picture'\]"),
     "booleans": (IMAGES > 5, KIND + "bool"),
     "complex": (IMAGES * 1j, KIND + "complex"),
     "empty list": ([], ONE + "0"),
-    "list of images": (list(IMAGES), ONE + r"4 \(a list has an array for each input of the model; np.stack makes one"),
+    "list of images": (list(IMAGES), ONE + r"4 \(np.stack makes one array of images\)"),
     "labels": ((IMAGES, np.arange(4)), ONE + "2"),
     "above": (IMAGES + 1, RANGE + "1 to 256$"),
     "below": (IMAGES - 128, RANGE + "-128 to 127$"),
@@ -198,12 +198,11 @@ DATA = {
         IMAGES / 255,
         "in the units of the model's input range 0 .. 255. Received: values from 0 to 1, a step",
     ),
-    "empty dataset": (dataset(IMAGES[:0]).batch(2), "verify_data must hold images. Received: an empty dataset"),
+    "empty dataset": (dataset(IMAGES[:0]).batch(2), NONE + "an empty dataset"),
     "unbatched dataset": (dataset(IMAGES), SHAPE),
-    "dataset of dicts": (dataset({"image": IMAGES}).batch(2), r"Received: a dataset of dicts, \['image'\]"),
     "infinite dataset": (
         dataset(IMAGES).batch(2).repeat(),
-        r"must end. Received: an infinite dataset; take\(n\) gives",
+        r"must end. Received: a dataset that repeats forever; use .take\(n\)",
     ),
 }
 
@@ -215,12 +214,19 @@ def test_data_that_do_not_fit(quantized, tmp_path, data, message):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("data", ["images.npy", 5, (image for image in IMAGES)], ids=["path", "number", "generator"])
+def test_data_of_no_kind(quantized, tmp_path, data):
+    with pytest.raises(TypeError, match=NO_KIND + type(data).__name__):
+        tflite_export.export_tflite(quantized, tmp_path / "net.tflite", verify_data=data)
+    assert not list(tmp_path.iterdir())
+
+
 def test_data_for_several_inputs(trained, tmp_path):
-    inputs = [layers.Input((4,)), layers.Input((6,))]
+    inputs = [layers.Input((4,), name="left"), layers.Input((6,), name="right")]
     model = trained(tf_keras.Model(inputs, layers.Add()([layers.Dense(3)(x) for x in inputs])))
     for data, message in (
-        (IMAGES, "must hold 2 arrays, one for each input, without labels. Received: 1"),
-        ([np.zeros((3, 4)), np.zeros((2, 6))], r"must hold as many images for every input. Received: \[3, 2\]"),
+        (IMAGES, r"must be an array for each of the 2 inputs \['left', 'right'\]. Received: one"),
+        ([np.zeros((3, 4)), np.zeros((2, 6))], r"must have as many examples for each input. Received: \[2, 3\]"),
     ):
         with pytest.raises(ValueError, match=message):
             tflite_export.export_tflite(model, tmp_path / "net.tflite", verify_data=data)

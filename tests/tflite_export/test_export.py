@@ -38,10 +38,12 @@ def test_what_is_written_computes_what_the_integer_model_computes(residual, imag
         lambda images: images,
         lambda images: [images],
         lambda images: images.astype(np.uint8),
+        lambda images: {"image": images},
         lambda images: tf.data.Dataset.from_tensor_slices(images).batch(4),
+        lambda images: tf.data.Dataset.from_tensor_slices({"image": images}).batch(4),
         lambda images: tf.data.Dataset.from_tensor_slices((images, np.arange(10))).batch(4),
     ],
-    ids=["array", "list", "uint8", "dataset", "labelled"],
+    ids=["array", "list", "uint8", "dict", "dataset", "dataset of dicts", "labelled"],
 )
 def test_verify_data(residual, images, tmp_path, as_data):
     report = tflite_export.export_tflite(residual, tmp_path / "net.tflite", verify_data=as_data(images))
