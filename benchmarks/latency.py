@@ -6,6 +6,7 @@ LiteRT, one thread, the files taking turns in one process; a ratio is that of th
 and not trained: speed does not depend on it. Results: `docs/results/latency.json` and `.md`.
 """
 
+import dataclasses
 import pathlib
 import statistics
 import tempfile
@@ -15,11 +16,13 @@ import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 from absl import app
+from tensorflow.lite.tools import flatbuffer_utils
 
 import satkeras
 import tflite_export
 from benchmarks import results
 from examples import architectures
+from satkeras.quantizers import PACTQuantizer
 from tflite_export.interpreter import open_interpreter
 
 RESULTS = results.FOLDER / "latency"
@@ -31,7 +34,15 @@ NETWORKS = {
     "MobileNetV2, 224x224": lambda: architectures.mobilenet_v2((224, 224, 3), 1000, batch_norm_momentum=0.0),
 }
 BASE = "post-training int8"
-BITS = {"SAT W8A8": 8, "SAT W4A4": 4}
+_QN = satkeras.SCHEMES["qn"]
+SCHEMES = {
+    "SAT W8A8": (satkeras.SCHEMES["sat"], 8, 8),
+    "SAT W4A4": (satkeras.SCHEMES["sat"], 4, 4),
+    "SAT W4A2": (satkeras.SCHEMES["sat"], 4, 2),
+    "QN W(+-4)A8": (_QN, "3bit+-4", 8),
+    "QN W(+-4)A2": (_QN, "3bit+-4", 2),
+    "QN W(+-4), PACT A2": (dataclasses.replace(_QN, activations=PACTQuantizer()), "3bit+-4", 2),
+}
 ROUNDS = 15
 SECONDS_OF_A_TURN = 0.3
 
@@ -47,13 +58,21 @@ def post_training_file(model: keras.Model, images: np.ndarray) -> bytes:
     return converter.convert()
 
 
-def quantized_file(model: keras.Model, bits: int, images: np.ndarray) -> bytes:
-    """The file of the calibrated quantized model."""
-    quantized = satkeras.quantize_model(model, "sat", weight_bits=bits, activation_bits=bits, calibration_data=images)
+def quantized_file(model: keras.Model, name: str, images: np.ndarray) -> bytes:
+    """The file of the calibrated model, quantized as `SCHEMES` says."""
+    scheme, weight_bits, activation_bits = SCHEMES[name]
+    quantized = satkeras.quantize_model(
+        model, scheme, weight_bits=weight_bits, activation_bits=activation_bits, calibration_data=images
+    )
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "model.tflite"
         tflite_export.export_tflite(quantized, path)
         return path.read_bytes()
+
+
+def operators(content: bytes) -> int:
+    """How many operators a file has."""
+    return len(flatbuffer_utils.read_model_from_bytearray(bytearray(content)).subgraphs[0].operators)
 
 
 def milliseconds(files: dict[str, bytes]) -> dict[str, float]:
@@ -78,11 +97,12 @@ def table(found: dict) -> str:
         times, sizes = measured["milliseconds"], measured["bytes"]
         for name in times:
             time_ratio, size_ratio = f"{times[name] / times[BASE]:.2f}", f"{sizes[name] / sizes[BASE]:.2f}"
-            rows.append((network, name, f"{times[name]:.3f}", time_ratio, f"{sizes[name]:,}", size_ratio))
+            count = measured["operators"][name]
+            rows.append((network, name, f"{times[name]:.3f}", time_ratio, count, f"{sizes[name]:,}", size_ratio))
     return results.page(
         "Latency and size over the converter's post-training int8 file",
         f"`python -m benchmarks.latency`: LiteRT, one thread, {found['machine']}, TensorFlow {found['tensorflow']}.",
-        ("network", "file", "ms", "latency / post-training", "bytes", "size / post-training"),
+        ("network", "file", "ms", "latency / post-training", "operators", "bytes", "size / post-training"),
         rows,
     )
 
@@ -94,9 +114,10 @@ def measure(make) -> dict:
     images = np.random.default_rng(0).integers(0, 256, (8, *model.input_shape[1:])).astype(np.float32)
     model(images, training=True)  # with momentum 0: batch norms take the statistics of these images
     files = {BASE: post_training_file(model, images)}
-    files |= {name: quantized_file(model, bits, images) for name, bits in BITS.items()}
+    files |= {name: quantized_file(model, name, images) for name in SCHEMES}
     return {
         "milliseconds": milliseconds(files),
+        "operators": {name: operators(content) for name, content in files.items()},
         "bytes": {name: len(content) for name, content in files.items()},
     }
 

@@ -6,7 +6,7 @@ multiplier.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -25,6 +25,7 @@ from tflite_export.plan import (
     Plan,
     Reshape,
     Softmax,
+    Tensor,
 )
 
 # Integers up to here are exact in float32, in any order of summation.
@@ -77,6 +78,19 @@ def build_twin(plan: Plan) -> keras.Model:
         values[operator.output] = IntegerOperator(operator)(taken if len(taken) > 1 else taken[0])
     outputs = [values[x] for x in plan.outputs]
     return keras.Model(inputs, outputs if len(outputs) > 1 else outputs[0], name="integer_model")
+
+
+def twin_tensors(plan: Plan) -> Callable[[Sequence[np.ndarray]], dict[Tensor, np.ndarray]]:
+    """A function from a batch of input codes, an array for each input, to the integers of all tensors of the plan."""
+    twin = build_twin(plan)
+    tensors = (*plan.inputs, *plan.tensors)
+    model = keras.Model(twin.inputs, [twin.get_layer(layer_name(tensor.name)).output for tensor in tensors])
+
+    def compute(codes):
+        values = model(list(codes), training=False)
+        return {tensor: np.asarray(value, np.int32) for tensor, value in zip(tensors, values, strict=True)}
+
+    return compute
 
 
 def _exact_dtype(operator: LinearOperator):

@@ -10,7 +10,7 @@ from satkeras.graph import read_graph
 from tflite_export.interpreter import expose, open_interpreter, run
 from tflite_export.plan import Operator, Plan, Reshape, Tensor
 from tflite_export.report import TensorComparison, Verification
-from tflite_export.twin import build_twin, layer_name
+from tflite_export.twin import twin_tensors
 
 BATCH = 50
 
@@ -31,13 +31,13 @@ def verify(
       ValueError: the images do not fit the model's inputs.
     """
     codes = [input_codes(x, values) for x, values in zip(plan.inputs, images, strict=True)]
-    twin, file, training = _Twin(plan), _File(plan, content, kernels), _Training(model, plan)
+    twin, file, training = twin_tensors(plan), _File(plan, content, kernels), _Training(model, plan)
     answer = _before_reshapes(plan, plan.outputs[0])
     counts = {operator: _Counts() for operator in file.operators}
     agreeing = {"model": 0, "twin": 0}
     for start in range(0, len(codes[0]), BATCH):
         batch = [values[start : start + BATCH] for values in codes]
-        from_twin, from_file = twin.tensors(batch), file.tensors(batch)
+        from_twin, from_file = twin(batch), file.tensors(batch)
         from_model, output = training.tensors(batch)
         for operator, count in counts.items():
             tensor = operator.output
@@ -111,21 +111,6 @@ class _Counts:
 
     def add_model(self, file, model):
         self.model_differs = (self.model_differs or 0) + int(np.count_nonzero(file.ravel() != model.ravel()))
-
-
-class _Twin:
-    """The plan's integers, computed in Keras."""
-
-    def __init__(self, plan: Plan):
-        self.plan = plan
-        twin = build_twin(plan)
-        names = [layer_name(tensor.name) for tensor in (*plan.inputs, *plan.tensors)]
-        self.model = keras.Model(twin.inputs, [twin.get_layer(name).output for name in names])
-
-    def tensors(self, codes) -> dict[Tensor, np.ndarray]:
-        values = self.model(codes, training=False)
-        tensors = (*self.plan.inputs, *self.plan.tensors)
-        return {tensor: np.asarray(value, np.int32) for tensor, value in zip(tensors, values, strict=True)}
 
 
 class _File:

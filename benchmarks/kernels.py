@@ -1,0 +1,187 @@
+"""What other kernels make of a file: every operator alone, fed the twin's integers; and the answers of the whole.
+
+    python -m benchmarks.kernels --data_dir=DIR --other_python=PYTHON [--models='runs/fine_tuning/*/model.keras']
+
+LiteRT's default kernels, its kernels without delegates and its reference kernels run here; tflite-runtime 2.14 and
+TensorFlow Lite Micro in processes of their own, by a Python that has `tflite-runtime==2.14.0 tflite-micro "numpy<2"`.
+Fed the same integers, an operator that differs does so by its own rounding, not by what came before. Every model is a
+file in `docs/results/kernels/`, one that is there is not run again; the table of all is `docs/results/kernels.md`.
+"""
+
+import collections
+import copy
+import glob
+import pathlib
+import subprocess
+import tempfile
+
+import numpy as np
+from absl import app, flags
+from tensorflow.lite.tools import flatbuffer_utils
+
+import satkeras
+from benchmarks import other_runtime, results
+from examples import datasets
+from tflite_export.convert import convert
+from tflite_export.interpreter import open_interpreter, run
+from tflite_export.lower import make_plan
+from tflite_export.match import match_operators
+from tflite_export.plan import Operator, Plan, Tensor
+from tflite_export.twin import twin_tensors
+from tflite_export.verify import input_codes
+
+FLAGS = flags.FLAGS
+RESULTS = results.FOLDER / "kernels"
+HERE = {"LiteRT, default": "default", "LiteRT, no delegate": "builtin", "LiteRT, reference": "reference"}
+ELSEWHERE = {"tflite-runtime 2.14": "tflite-runtime", "TensorFlow Lite Micro": "tflite-micro"}
+CAUSES = """\
+Classes of difference, all of one level, and what causes them:
+
+* Convolutions, depthwise ones included: one rounding of the float32 product in LiteRT's default kernels (XNNPACK) and
+  in the twin; the other kernels round twice, a saturating doubling high multiplication and then a rounding shift, so a
+  sum that lies close to midway between two levels goes to the other one.
+* FULLY_CONNECTED: LiteRT's reference kernel rounds once, the others but the default twice.
+* ADD: the default kernel adds in 32-bit fixed point and rounds once, the others shift each summand, scale it, and scale
+  the sum again.
+* MEAN: the default kernel multiplies the sum by a float32 number, the others by a fixed-point one, rounded twice.
+* QUANTIZE of the image, MAX_POOL_2D and PAD are exact in all of them."""
+
+
+def alone(plan: Plan, content: bytes) -> tuple[bytes, list[tuple[Tensor, tuple[int, ...]]], list[Operator]]:
+    """A file of the same operators in which each reads inputs of its own and its result is an output.
+
+    Returns:
+      The file; what its inputs stand for, and their shapes; the operators whose results its outputs are.
+    """
+    model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
+    graph = model.subgraphs[0]
+    matches = match_operators(plan, model)
+    activations = {id(tensor): planned for planned, tensor in matches.tensors}
+    inputs, taken = [], []
+    for _, found in matches.operators:
+        indices = list(found.inputs)
+        for place, index in enumerate(indices):
+            tensor = graph.tensors[index]
+            if id(tensor) in activations:
+                own = copy.copy(tensor)
+                own.name = f"input_{len(inputs)}".encode()
+                indices[place] = len(graph.tensors)
+                graph.tensors.append(own)
+                inputs.append(indices[place])
+                taken.append((activations[id(tensor)], tuple(tensor.shape)))
+        found.inputs = np.array(indices, np.int32)
+    graph.operators = [found for _, found in matches.operators]
+    graph.inputs = np.array(inputs, np.int32)
+    graph.outputs = np.array([found.outputs[0] for _, found in matches.operators], np.int32)
+    model.signatureDefs = []
+    return bytes(flatbuffer_utils.convert_object_to_bytearray(model)), taken, [op for op, _ in matches.operators]
+
+
+def outputs_of(content: bytes, inputs: list[np.ndarray], kernels: str) -> list[np.ndarray]:
+    """The outputs of a file, on one of `HERE` or `ELSEWHERE`."""
+    if kernels in HERE:
+        return run(open_interpreter(content, HERE[kernels]), *inputs)
+    with tempfile.TemporaryDirectory() as folder:
+        model, given, taken = (pathlib.Path(folder) / name for name in ("model.tflite", "inputs.npz", "outputs.npz"))
+        model.write_bytes(content)
+        np.savez(given, *inputs)
+        command = [FLAGS.other_python, other_runtime.__file__, ELSEWHERE[kernels], model, given, taken]
+        subprocess.run(command, check=True)
+        with np.load(taken) as archive:
+            return [archive[name] for name in archive.files]
+
+
+def compare(path: str, images: np.ndarray, labels: np.ndarray) -> dict:
+    """For every set of kernels, what differs by kind of operator, and the answers of the whole file."""
+    plan = make_plan(satkeras.load_model(path))
+    content = convert(plan)
+    codes = input_codes(plan.inputs[0], images)
+    compute = twin_tensors(plan)
+    batches = [compute([codes[at : at + 50]]) for at in range(0, len(codes), 50)]
+    twin = {tensor: np.concatenate([batch[tensor] for batch in batches]).astype(np.int8) for tensor in batches[0]}
+    isolated, taken, operators = alone(plan, content)
+    inputs = [twin[x].reshape(-1, *shape[1:]) for x, shape in taken]
+    (answer,) = plan.outputs
+    expected = twin[answer].reshape(len(codes), -1).argmax(-1)
+    found = {}
+    for kernels in (*HERE, *ELSEWHERE):
+        kinds: dict[str, list[int]] = collections.defaultdict(lambda: [0, 0, 0])
+        for operator, values in zip(operators, outputs_of(isolated, inputs, kernels), strict=True):
+            difference = np.abs(values.ravel().astype(np.int32) - twin[operator.output].ravel())
+            elements, differing, largest = kinds[operator.builtin]
+            kinds[operator.builtin] = [
+                elements + difference.size,
+                differing + int(np.count_nonzero(difference)),
+                max(largest, int(difference.max())),
+            ]
+        (answers,) = outputs_of(content, [codes], kernels)
+        best = answers.reshape(len(codes), -1).argmax(-1)
+        found[kernels] = {
+            "operators": {
+                kind: dict(zip(("elements", "differing", "largest"), counts, strict=True))
+                for kind, counts in kinds.items()
+            },
+            "agreement": float(np.mean(best == expected)),
+            "accuracy": float(np.mean(best == labels)),
+        }
+    return {"images": len(images), "kernels": found}
+
+
+def table() -> str:
+    """All results there are, in Markdown."""
+    rows = []
+    for path in sorted(RESULTS.glob("*.json")):
+        result = results.read(path) or {}
+        for kernels, found in result["kernels"].items():
+            counts = found["operators"].values()
+            elements, differing = (sum(count[name] for count in counts) for name in ("elements", "differing"))
+            kinds = [
+                f"{kind} {count['differing'] / count['elements']:.1e}"
+                for kind, count in found["operators"].items()
+                if count["differing"]
+            ]
+            rows.append(
+                (
+                    path.stem.replace("_", " "),
+                    kernels,
+                    f"{elements:,}",
+                    f"{differing:,} ({differing / elements:.1e})",
+                    max(count["largest"] for count in counts),
+                    ", ".join(kinds),
+                    f"{found['agreement']:.1%}",
+                    f"{found['accuracy']:.1%}",
+                )
+            )
+    return results.page(
+        "The same file on other kernels",
+        "`python -m benchmarks.kernels`, CIFAR-10 test images. Each operator alone, fed the twin's integers: how many "
+        "of its results are another integer than the twin's, and by how much at most. *Answers*, *accuracy*: of the "
+        f"whole file, from the image on.\n\n{CAUSES}",
+        ("model", "kernels", "integers", "differ", "largest", "kinds of operator", "answers", "accuracy"),
+        rows,
+    )
+
+
+def main(argv) -> None:
+    """Compares every model that is left."""
+    if len(argv) > 1:
+        raise app.UsageError(f"Unexpected arguments: {argv[1:]}")
+    paths = sorted(glob.glob(FLAGS.models))
+    if not paths:
+        raise app.UsageError(f"--models matches no file: {FLAGS.models}. Run benchmarks.fine_tuning first")
+    images, labels = (values[: FLAGS.images] for values in datasets.load("cifar10", FLAGS.data_dir).test)
+    for path in paths:
+        result = RESULTS / f"{pathlib.Path(path).parent.name}.json"
+        if not result.exists():
+            print(f"=== {result.stem}", flush=True)
+            results.write(result, compare(path, images.astype(np.float32), labels))
+            RESULTS.with_suffix(".md").write_text(table())
+    print(table())
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("data_dir", None, "Where tensorflow-datasets keeps its data.", required=True)
+    flags.DEFINE_string("other_python", None, "A Python with tflite-runtime 2.14 and tflite-micro.", required=True)
+    flags.DEFINE_string("models", "runs/fine_tuning/*/model.keras", "Pattern of saved models.")
+    flags.DEFINE_integer("images", 200, "How many test images.", 1, 10_000)
+    app.run(main)
