@@ -120,18 +120,15 @@ def main(argv) -> None:
     if FLAGS.measure:
         _measure(*FLAGS.measure.split("/"))
         return
-    found = {
-        **results.environment(),
-        "networks": {
-            network: {
-                "seconds": seconds_of_a_step(network, FLAGS.rounds, FLAGS.steps),
-                "megabytes": {variant: peak_megabytes(network, variant) for variant in VARIANTS},
-            }
-            for network in NETWORKS
-        },
-    }
-    results.write(RESULTS.with_suffix(".json"), found)
-    RESULTS.with_suffix(".md").write_text(table(found))
+    found = {**results.environment(), "networks": {}}
+    for network in NETWORKS:
+        found["networks"][network] = {
+            "seconds": seconds_of_a_step(network, FLAGS.rounds, FLAGS.steps),
+            "megabytes": {variant: peak_megabytes(network, variant) for variant in VARIANTS},
+        }
+        results.write(RESULTS.with_suffix(".json"), found)
+        RESULTS.with_suffix(".md").write_text(table(found))
+        keras.backend.clear_session()
     print(table(found))
 
 

@@ -100,8 +100,7 @@ def identity(x: Tensor) -> Pending:
 
 
 def add_operator(pending: Pending, output: Tensor, clip: Activation) -> Add:
-    """ADD, if its inputs and output are on grids that it can read and clip to."""
-    """A sum of two tensors; refuses what ADD cannot compute on their scales."""
+    """ADD; refuses inputs and outputs on grids that it cannot read or clip to."""
     if clip == "relu_n1_to_1":
         raise Problem("ADD cannot clip a signed grid below 8 bits at both ends")
     for x in pending.inputs:
@@ -113,8 +112,7 @@ def add_operator(pending: Pending, output: Tensor, clip: Activation) -> Add:
 
 
 def mean_operator(pending: Pending, output: Tensor, clip: Activation) -> Mean:
-    """MEAN, if its input and output are on grids that it can read and clip to."""
-    """An average over space; refuses a clip, which MEAN cannot fuse."""
+    """MEAN; refuses inputs and outputs on grids that it cannot read or clip to."""
     (x,) = pending.inputs
     if clip == "relu_n1_to_1" or (clip == "relu" and x.lowest < x.zero_point):
         raise Problem("MEAN cannot clip")
