@@ -85,7 +85,8 @@ def outputs_of(content: bytes, inputs: list[np.ndarray], kernels: str) -> list[n
         model, given, taken = (pathlib.Path(folder) / name for name in ("model.tflite", "inputs.npz", "outputs.npz"))
         model.write_bytes(content)
         np.savez(given, *inputs)
-        command = [FLAGS.other_python, other_runtime.__file__, ELSEWHERE[kernels], model, given, taken]
+        count = len(flatbuffer_utils.read_model_from_bytearray(bytearray(content)).subgraphs[0].outputs)
+        command = [FLAGS.other_python, other_runtime.__file__, ELSEWHERE[kernels], model, given, str(count), taken]
         subprocess.run(command, check=True)
         with np.load(taken) as archive:
             return [archive[name] for name in archive.files]

@@ -1,9 +1,10 @@
 """Runs a file on tflite-runtime or TensorFlow Lite Micro, in a process and an environment of its own.
 
-    python benchmarks/other_runtime.py (tflite-runtime|tflite-micro) model.tflite inputs.npz outputs.npz
+    python benchmarks/other_runtime.py (tflite-runtime|tflite-micro) model.tflite inputs.npz COUNT outputs.npz
 
-Both archives hold an array for each input or output of the file, in its order, with the examples along the first axis.
-Nothing of this project is imported: both packages want an older NumPy, beside no TensorFlow.
+Both archives hold an array for each input or output of the file, in its order, with the examples along the first axis;
+COUNT is the number of outputs, which TensorFlow Lite Micro cannot tell. Nothing of this project is imported: both
+packages want an older NumPy, beside no TensorFlow.
 """
 
 import sys
@@ -13,14 +14,14 @@ import numpy as np
 ARENA_BYTES = 1 << 28
 
 
-def on_tflite_runtime(content, examples):
+def on_tflite_runtime(content, examples, count):
     """Yields the outputs of each example."""
     from tflite_runtime.interpreter import Interpreter  # pyright: ignore
 
     interpreter = Interpreter(model_content=content)
     interpreter.allocate_tensors()
     slots = [detail["index"] for detail in interpreter.get_input_details()]
-    outputs = [detail["index"] for detail in interpreter.get_output_details()]
+    outputs = [detail["index"] for detail in interpreter.get_output_details()[:count]]
     for example in examples:
         for slot, value in zip(slots, example, strict=True):
             interpreter.set_tensor(slot, value)
@@ -28,7 +29,7 @@ def on_tflite_runtime(content, examples):
         yield [interpreter.get_tensor(index) for index in outputs]
 
 
-def on_tflite_micro(content, examples):
+def on_tflite_micro(content, examples, count):
     """Yields the outputs of each example."""
     from tflite_micro import runtime  # pyright: ignore
 
@@ -37,21 +38,10 @@ def on_tflite_micro(content, examples):
         for index, value in enumerate(example):
             interpreter.set_input(value, index)
         interpreter.invoke()
-        yield [np.array(interpreter.get_output(index)) for index in range(_outputs(interpreter))]
+        yield [np.array(interpreter.get_output(index)) for index in range(count)]
 
 
-def _outputs(interpreter):
-    """How many there are: the interpreter has no other way to say."""
-    count = 0
-    while True:
-        try:
-            interpreter.get_output_details(count)
-        except IndexError:
-            return count
-        count += 1
-
-
-def main(runtime, model, inputs, outputs):
+def main(runtime, model, inputs, count, outputs):
     """Runs all the examples."""
     run = {"tflite-runtime": on_tflite_runtime, "tflite-micro": on_tflite_micro}[runtime]
     with open(model, "rb") as file:
@@ -59,7 +49,7 @@ def main(runtime, model, inputs, outputs):
     with np.load(inputs) as archive:
         arrays = [archive[name] for name in archive.files]
     examples = ([values[at : at + 1] for values in arrays] for at in range(len(arrays[0])))
-    columns = zip(*run(content, examples), strict=True)
+    columns = zip(*run(content, examples, int(count)), strict=True)
     np.savez(outputs, *(np.concatenate(column) for column in columns))
 
 

@@ -3,6 +3,8 @@
 All compute in float32 and work eagerly, in graphs and under XLA.
 """
 
+from functools import partial
+
 import tensorflow as tf
 
 
@@ -78,6 +80,25 @@ def fake_quantize(x, low, high, num_bits, narrow_range=False):
     return tf.quantization.fake_quant_with_min_max_vars(x, low, high, num_bits=num_bits, narrow_range=narrow_range)
 
 
+def clip_and_round(x, clip, levels):
+    """Clip to `clip` times [qmin / qmax, 1] and round to steps of `clip / qmax`; no gradient for the clip value.
+
+    The gradient of x is 1 inside the range, edges included (up to float32 rounding), and 0 outside.
+
+    Args:
+      x: float32 tensor.
+      clip: positive scalar tensor.
+      levels: `(qmin, qmax)`, the integers of the grid.
+    """
+
+    @tf.custom_gradient
+    def forward(x, clip):
+        y = _clipped_and_rounded(x, clip, levels)
+        return y, lambda g: (_inside(g, x, clip, levels), tf.zeros_like(clip))
+
+    return forward(x, clip)
+
+
 def pact(x, alpha, levels, calibrated=True):
     """PACT: clip to alpha times [qmin / qmax, 1] and round to steps of alpha / qmax.
 
@@ -95,27 +116,45 @@ def pact(x, alpha, levels, calibrated=True):
       levels: `(qmin, qmax)`, the integers of the grid.
       calibrated: whether alpha's gradient includes the rounding error inside the range.
     """
-    qmin, qmax = levels
-    ratio = qmin / qmax
-    num_bits = (qmax - qmin).bit_length()
-    kernel = {"num_bits": num_bits, "narrow_range": qmax - qmin == 2**num_bits - 2}
+    ratio = levels[0] / levels[1]
 
     @tf.custom_gradient
     def forward(x, alpha):
-        low = ratio * alpha
-        y = tf.quantization.fake_quant_with_min_max_vars(x, low, alpha, **kernel)
+        y = _clipped_and_rounded(x, alpha, levels)
 
-        def backward(g):
-            dx, below, above = tf.quantization.fake_quant_with_min_max_vars_gradient(g, x, low, alpha, **kernel)
-            dalpha = above + ratio * below
-            if calibrated:
-                # dx is g inside the range and 0 outside, so one pass covers both.
-                dalpha += tf.reduce_sum(dx * (y - x)) / alpha
-            return dx, dalpha
+        def calibrated_gradient(g):
+            dx = _inside(g, x, alpha, levels)
+            # Outside the range y is alpha or ratio alpha, inside dx is g: all three sums in two.
+            return dx, (tf.reduce_sum(g * y) - tf.reduce_sum(dx * x)) / alpha
 
-        return y, backward
+        def gradient(g):
+            dx, below, above = tf.quantization.fake_quant_with_min_max_vars_gradient(
+                g, x, ratio * alpha, alpha, **_kernel(levels)
+            )
+            return dx, above + ratio * below
+
+        return y, calibrated_gradient if calibrated else gradient
 
     return forward(x, alpha)
+
+
+def _clipped_and_rounded(x, clip, levels):
+    low = levels[0] / levels[1] * clip
+    return tf.quantization.fake_quant_with_min_max_vars(x, low, clip, **_kernel(levels))
+
+
+def _inside(g, x, clip, levels):
+    """The incoming gradient where x lies in the range, 0 elsewhere."""
+    # For a range of constants the kernel makes one pass; for one of variables three, two of them for their gradients.
+    ratio = levels[0] / levels[1]
+    return tf.quantization.fake_quant_with_min_max_args_gradient(g, x / clip, ratio, 1.0, **_kernel(levels))
+
+
+def _kernel(levels) -> dict:
+    """The options of TensorFlow's fake quantization for a grid."""
+    steps = levels[1] - levels[0]
+    num_bits = steps.bit_length()
+    return {"num_bits": num_bits, "narrow_range": steps == 2**num_bits - 2}
 
 
 def unit_steps(x, alpha, beta, thresholds, levels):
@@ -132,7 +171,7 @@ def unit_steps(x, alpha, beta, thresholds, levels):
     """
     scaled = tf.stop_gradient(beta * x)
     total = tf.fill(tf.shape(scaled), float(levels[0]))
-    for height, threshold in zip(_heights(levels), tf.unstack(thresholds, len(levels) - 1), strict=True):
+    for height, threshold in _steps(thresholds, levels):
         total += height * tf.cast(scaled >= threshold, tf.float32)
     return alpha * total
 
@@ -158,30 +197,61 @@ def soft_steps(x, alpha, beta, thresholds, temperature, levels, gradient_tempera
       gradient_temperature: where given, dx, dbeta and db_i are those at `min(T, gradient_temperature)`, a wider slope
         that reaches the values between the steps of a high temperature.
     """
-    heights = _heights(levels)
     slope = temperature if gradient_temperature is None else tf.minimum(temperature, gradient_temperature)
 
     @tf.custom_gradient
     def forward(x, alpha, beta, thresholds):
-        y = tf.fill(tf.shape(x), float(levels[0]))
-        for height, threshold in zip(heights, tf.unstack(thresholds, len(heights)), strict=True):
-            y += height * tf.sigmoid((temperature * beta) * x - temperature * threshold)
-        y *= alpha
+        y = _sigmoids(x, alpha, beta, thresholds, temperature, levels)
 
         def backward(g):
-            # By tanh: graph optimizers would recognize the sigmoids of the forward pass and keep them all alive.
-            half = 0.5 * slope
-            steepness, dthresholds = tf.zeros_like(x), []
-            for height, threshold in zip(heights, tf.unstack(thresholds, len(heights)), strict=True):
-                derivative = 0.25 - 0.25 * tf.square(tf.tanh((half * beta) * x - half * threshold))
-                steepness += height * derivative
-                dthresholds.append(-alpha * slope * height * tf.reduce_sum(g * derivative))
-            dscaled = g * steepness * (alpha * slope)
-            return dscaled * beta, tf.reduce_sum(g * y) / alpha, tf.reduce_sum(dscaled * x), tf.stack(dthresholds)
+            # Identities, because a branch of a graph fails to hand its tensors to a function in its gradient.
+            given = [tf.identity(value) for value in (g, x, alpha, beta, thresholds, slope)]
+            dx = _through_sigmoids(*given, levels)
+            dthresholds = _to_thresholds(*given, levels)
+            return dx, tf.reduce_sum(g * y) / alpha, tf.reduce_sum(dx * x) / beta, dthresholds
 
         return y, backward
 
     return forward(x, alpha, beta, thresholds)
+
+
+# Compiled, each is one pass over the tensor; as operators of their own the n sigmoids are some 10 n.
+_one_pass = partial(tf.function, jit_compile=True, autograph=False)
+
+
+@_one_pass
+def _sigmoids(x, alpha, beta, thresholds, temperature, levels):
+    total = float(levels[0])
+    for height, threshold in _steps(thresholds, levels):
+        total += height * tf.sigmoid(temperature * (beta * x - threshold))
+    return alpha * total
+
+
+@_one_pass
+def _through_sigmoids(g, x, alpha, beta, thresholds, temperature, levels):
+    steepness = 0.0
+    for height, threshold in _steps(thresholds, levels):
+        steepness += height * _sigmoid_derivative(temperature * (beta * x - threshold))
+    return g * steepness * (alpha * beta * temperature)
+
+
+@_one_pass
+def _to_thresholds(g, x, alpha, beta, thresholds, temperature, levels):
+    sums = [
+        height * tf.reduce_sum(g * _sigmoid_derivative(temperature * (beta * x - threshold)))
+        for height, threshold in _steps(thresholds, levels)
+    ]
+    return -alpha * temperature * tf.stack(sums)
+
+
+def _sigmoid_derivative(x):
+    return tf.sigmoid(x) * tf.sigmoid(-x)
+
+
+def _steps(thresholds, levels):
+    """(height, threshold) of each step of a staircase."""
+    heights = [float(upper - lower) for lower, upper in zip(levels[:-1], levels[1:], strict=True)]
+    return zip(heights, tf.unstack(thresholds, len(heights)), strict=True)
 
 
 def scale_gradient(x, factor):
@@ -192,7 +262,3 @@ def scale_gradient(x, factor):
         return tf.identity(x), lambda g: g * factor
 
     return forward(x)
-
-
-def _heights(levels):
-    return [float(upper - lower) for lower, upper in zip(levels[:-1], levels[1:], strict=True)]

@@ -134,7 +134,7 @@ class DoReFaActivationQuantizer(Quantizer):
         return activation_levels(self.require_rounding(), self.signed)
 
     def __call__(self, inputs, training, weights, **kwargs):
-        return quant_ops.pact(tf.cast(inputs, tf.float32), tf.constant(1.0), self.levels, calibrated=False)
+        return quant_ops.clip_and_round(tf.cast(inputs, tf.float32), tf.constant(1.0), self.levels)
 
     def scale(self, variables, latent=None):
         return tf.constant(1 / self.levels[1], tf.float32)

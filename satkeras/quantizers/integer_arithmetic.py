@@ -110,14 +110,14 @@ class MovingRangeQuantizer(Quantizer):
     def __call__(self, inputs, training, weights, **kwargs):
         x = tf.cast(inputs, tf.float32)
         largest = self._track(x, weights["range"]) if training else self._known(x, weights["range"])
-        return quant_ops.pact(x, _usable(largest), self.levels, calibrated=False)
+        return quant_ops.clip_and_round(x, _usable(largest), self.levels)
 
     def calibrate(self, values, variables):
         variables["range"].assign(max(float(np.abs(values).max()), SMALLEST_RANGE))
 
     def _track(self, x, variable):
         # Above zero even for a tensor of zeros: a range of zero means that no batch was seen.
-        seen = tf.maximum(tf.stop_gradient(tf.reduce_max(tf.abs(x))), SMALLEST_RANGE)
+        seen = tf.maximum(self._largest(x), SMALLEST_RANGE)
         past = tf.convert_to_tensor(variable)
         updated = tf.where(past > SMALLEST_RANGE, self.decay * past + (1 - self.decay) * seen, seen)
         variable.assign(updated)
@@ -125,7 +125,12 @@ class MovingRangeQuantizer(Quantizer):
 
     def _known(self, x, variable):
         past = tf.convert_to_tensor(variable)
-        return tf.cond(past > 0, lambda: past, lambda: tf.reduce_max(tf.abs(x)))
+        return tf.cond(past > 0, lambda: past, lambda: self._largest(x))
+
+    def _largest(self, x):
+        x = tf.stop_gradient(x)
+        # Not max|x|, which would make a copy of the tensor.
+        return tf.maximum(tf.reduce_max(x), -tf.reduce_min(x)) if self.signed else tf.reduce_max(x)
 
     def scale(self, variables, latent=None):
         return _usable(tf.convert_to_tensor(variables["range"])) / self.levels[1]
