@@ -46,6 +46,7 @@ class Run:
       full_precision: the layers that are not quantized; the model then has no file.
       highest_temperature: of Quantization Networks' sigmoids, at the end of each phase.
       images: how many training images an epoch has.
+      batch_norm_momentum: what short runs need; None: the network's own.
     """
 
     network: str
@@ -57,6 +58,7 @@ class Run:
     full_precision: tuple[str, ...] = ()
     highest_temperature: float = 2000.0
     images: int = 50_000
+    batch_norm_momentum: float | None = None
 
     @property
     def epochs(self) -> int:
@@ -118,6 +120,10 @@ def train(task: Run, data: datasets.Images, folder: pathlib.Path) -> None:
     """Runs what is left of a task; its result is in a folder of results."""
     keras.utils.set_random_seed(SEED)
     float_model = pretrained.load(task.network, FLAGS.pretrained_dir)
+    if task.batch_norm_momentum is not None:
+        for layer in float_model.layers:
+            if isinstance(layer, keras.layers.BatchNormalization):
+                layer.momentum = task.batch_norm_momentum
     images, labels = data.test[0].astype(np.float32), data.test[1]
     chosen = np.random.default_rng(SEED).permutation(len(data.train[0]))
     calibration_data = data.train[0][chosen[:CALIBRATION_IMAGES]].astype(np.float32)
@@ -132,6 +138,7 @@ def train(task: Run, data: datasets.Images, folder: pathlib.Path) -> None:
             **results.environment(),
             "float_accuracy": _accuracy(float_model, images, labels),
             "accuracy": [_accuracy(model, images, labels)],
+            "loss": [],
         }
         results.write(path, result)
 
@@ -154,6 +161,7 @@ def train(task: Run, data: datasets.Images, folder: pathlib.Path) -> None:
 
             def note(epoch, logs, first=before):
                 result["accuracy"] = [*result["accuracy"][: first + epoch], logs["val_accuracy"]]
+                result["loss"] = [*result.get("loss", [])[: first + epoch - 1], logs["loss"]]
                 results.write(path, result)
 
             _compile(model, steps * epochs)

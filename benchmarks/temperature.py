@@ -33,13 +33,15 @@ def _run(weight_bits: int | str, highest: float, followed: float | None, learn_t
         full_precision=ends,
         highest_temperature=highest,
         images=10_000,
+        # Its own 0.99 would score the steps of high temperatures with the statistics of low ones.
+        batch_norm_momentum=0.9,
     )
 
 
 LEVELS = ("3bit+-4", "ternary", 1)
 TEMPERATURES = ((50, None), (300, None), (2000, None), (2000, 3), (300, 10), (2000, 10), (2000, 30))
 RUNS = (
-    Run("resnet8", None, None, None, ((None, 2),), "float", images=10_000),
+    Run("resnet8", None, None, None, ((None, 2),), "float", images=10_000, batch_norm_momentum=0.9),
     *(_run(levels, *temperatures) for temperatures in TEMPERATURES for levels in LEVELS),
     *(_run(levels, 2000, 10, learn_thresholds=True) for levels in LEVELS),
     *(_run(levels, 2000, 10, ends=FIRST_AND_LAST) for levels in LEVELS),
