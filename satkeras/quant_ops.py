@@ -206,8 +206,8 @@ def soft_steps(x, alpha, beta, thresholds, temperature, levels, gradient_tempera
         def backward(g):
             # Identities, because a branch of a graph fails to hand its tensors to a function in its gradient.
             given = [tf.identity(value) for value in (g, x, alpha, beta, thresholds, slope)]
-            dx = _through_sigmoids(*given, levels)
-            dthresholds = _to_thresholds(*given, levels)
+            dx = _through_sigmoids(*given, levels=levels)
+            dthresholds = _to_thresholds(*given, levels=levels)
             return dx, tf.reduce_sum(g * y) / alpha, tf.reduce_sum(dx * x) / beta, dthresholds
 
         return y, backward
