@@ -7,6 +7,7 @@ and not trained: speed does not depend on it. Results: `docs/results/latency.jso
 """
 
 import dataclasses
+import fnmatch
 import pathlib
 import statistics
 import tempfile
@@ -15,7 +16,7 @@ import time
 import numpy as np
 import tensorflow as tf
 import tf_keras as keras
-from absl import app
+from absl import app, flags
 from tensorflow.lite.tools import flatbuffer_utils
 
 import satkeras
@@ -25,6 +26,7 @@ from examples import architectures
 from satkeras.quantizers import PACTQuantizer
 from tflite_export.interpreter import open_interpreter
 
+FLAGS = flags.FLAGS
 RESULTS = results.FOLDER / "latency"
 NETWORKS = {
     "MobileNetV2, 32x32": lambda: architectures.mobilenet_v2(
@@ -126,11 +128,16 @@ def main(argv) -> None:
     """Measures every network."""
     if len(argv) > 1:
         raise app.UsageError(f"Unexpected arguments: {argv[1:]}")
-    found = {**results.environment(), "networks": {name: measure(make) for name, make in NETWORKS.items()}}
-    results.write(RESULTS.with_suffix(".json"), found)
-    RESULTS.with_suffix(".md").write_text(table(found))
+    found = results.read(RESULTS.with_suffix(".json")) or {"networks": {}}
+    found |= results.environment()
+    for name, make in NETWORKS.items():
+        if fnmatch.fnmatchcase(name, FLAGS.only):
+            found["networks"][name] = measure(make)
+            results.write(RESULTS.with_suffix(".json"), found)
+            RESULTS.with_suffix(".md").write_text(table(found))
     print(table(found))
 
 
 if __name__ == "__main__":
+    flags.DEFINE_string("only", "*", "Pattern of the networks to measure.")
     app.run(main)
