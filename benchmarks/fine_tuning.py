@@ -91,7 +91,7 @@ _THREE_PHASES = (("weights", 2), ("activations", 1), ("both", 2))
 
 RUNS = (
     *(_plain(network, "sat", bits, epochs) for network in ("resnet8", "resnet20") for bits, epochs in ((8, 1), (4, 1))),
-    *(_plain(network, "sat", 4, 5) for network in ("resnet8", "resnet20")),
+    _plain("resnet8", "sat", 4, 5),
     Run("resnet20", None, None, None, ((None, 5),), "float"),
     *(_qn(bits, 8, _WEIGHTS_ALONE) for bits in ("3bit+-4", "ternary", 1)),
     *(_qn(bits, 2, _THREE_PHASES) for bits in ("3bit+-4", 1)),
