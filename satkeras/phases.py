@@ -92,7 +92,19 @@ def set_phase(model: keras.Model, phase: str) -> None:
         staircase.variables["phase"].assign(of_activations if staircase.is_activation else of_weights)
     for layer in model.layers:
         if has_quantizer(layer) and not quantizes_tensor(layer):
-            layer.trainable = of_weights != FIXED
+            _hold(layer) if of_weights == FIXED else _free(layer)
+
+
+def _hold(wrapper) -> None:
+    """Freezes a layer, unless it is frozen already."""
+    if wrapper.trainable:
+        wrapper.trainable, wrapper.held = False, True
+
+
+def _free(wrapper) -> None:
+    """Lets a layer that `_hold` froze train again."""
+    if wrapper.held:
+        wrapper.trainable, wrapper.held = True, False
 
 
 def set_thresholds(model: keras.Model, data: InputData) -> None:

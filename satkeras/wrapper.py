@@ -20,12 +20,14 @@ class QuantizeWrapper(TfmotQuantizeWrapper):
     Args:
       layer: the layer to wrap.
       quantize_config: an `InjectedQuantizeConfig`.
+      held: whether `set_phase` has frozen the layer, and will free it.
     """
 
-    def __init__(self, layer, quantize_config, **kwargs):
+    def __init__(self, layer, quantize_config, held=False, **kwargs):
         kwargs.setdefault("dtype", layer.dtype_policy)
         kwargs.setdefault("activity_regularizer", layer.activity_regularizer)
         super().__init__(layer, quantize_config, **kwargs)
+        self.held = held
 
     def build(self, input_shape):
         if self.built:
@@ -33,7 +35,13 @@ class QuantizeWrapper(TfmotQuantizeWrapper):
         if not self.layer.built:
             self.layer.build(input_shape)
             self.layer.built = True
+        # tfmot lists other variables for a frozen layer, and a file would only fit the state that it was saved in.
+        trainable, self.layer.trainable = self.layer.trainable, True
         super().build(input_shape)
+        self.layer.trainable = trainable
+
+    def get_config(self):
+        return {**super().get_config(), "held": self.held}
 
     def get_build_config(self):
         # Built when it is called, as Keras' own layers: built before, its variables would not be named after it.

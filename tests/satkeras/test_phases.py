@@ -6,7 +6,7 @@ import tensorflow as tf
 import tf_keras
 from tf_keras import layers
 
-from satkeras import quantize_model
+from satkeras import load_model, quantize_model, save_model
 from satkeras.callbacks import TemperaturePerEpoch, TemperaturePerStep
 from satkeras.phases import freeze, set_phase, set_thresholds, staircases
 from satkeras.quantizers import MaxWeightQuantizer, MovingRangeQuantizer, QuantizationNetworksActivationQuantizer
@@ -186,3 +186,20 @@ def test_models_and_arguments_that_are_refused(model, images):
     for arguments in ({"increase": 0}, {"highest": -1.0}):
         with pytest.raises(ValueError, match="must be positive. Received:"):
             TemperaturePerStep(**arguments)
+
+
+def test_a_phase_frees_only_what_a_phase_froze(model):
+    model.get_layer("quant_a").trainable = False
+    for phase, expected in (("activations", False), ("both", True), ("activations", False), ("weights", True)):
+        set_phase(model, phase)
+        assert model.get_layer("quant_b").trainable is expected
+        assert not model.get_layer("quant_a").trainable
+
+
+def test_what_a_phase_froze_is_saved(model, tmp_path):
+    model.get_layer("quant_a").trainable = False
+    set_phase(model, "activations")
+    save_model(model, tmp_path / "model.keras")
+    loaded = load_model(tmp_path / "model.keras")
+    set_phase(loaded, "both")
+    assert [loaded.get_layer(f"quant_{name}").trainable for name in ("a", "b")] == [False, True]

@@ -139,3 +139,14 @@ def test_what_cannot_be_saved_or_loaded(float_model, tmp_path):
     satkeras.save_model(float_model, tmp_path / "float.keras")
     with pytest.raises(ValueError, match="a model that satkeras.quantize_model made"):
         satkeras.load_model(tmp_path / "float.keras")
+
+
+@pytest.mark.parametrize("trained", [True, False], ids=["freed", "frozen"])
+def test_a_layer_frozen_or_freed_after_it_was_quantized(trained, residual_model, tmp_path):
+    residual_model.get_layer("stem").trainable = not trained
+    model = satkeras.quantize_model(residual_model)
+    model.get_layer("quant_stem").trainable = trained
+    satkeras.save_model(model, tmp_path / "model.keras")
+    loaded = satkeras.load_model(tmp_path / "model.keras")
+    for now, then in zip(loaded.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(now, then)
