@@ -54,7 +54,6 @@ def main(argv) -> None:
                 times[name].append(time.perf_counter() - start)
     medians = {name: statistics.median(taken) for name, taken in times.items()}
     found = {**results.environment(), "seconds": times}
-    results.write(RESULTS.with_suffix(".json"), found)
     text = results.page(
         "Export time, MobileNetV2 at 224x224",
         f"`python -m benchmarks.export_time`, {found['machine']}, TensorFlow {found['tensorflow']}, "
@@ -66,7 +65,7 @@ def main(argv) -> None:
             ("ratio", f"{medians['export_tflite'] / medians['converter']:.2f}"),
         ),
     )
-    RESULTS.with_suffix(".md").write_text(text)
+    results.publish(RESULTS, found, text)
     print(text)
 
 

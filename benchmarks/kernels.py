@@ -44,7 +44,7 @@ Classes of difference, all of one level, and what causes them:
 * ADD: the default kernel adds in 32-bit fixed point and rounds once, the others shift each summand, scale it, and scale
   the sum again.
 * MEAN: the default kernel multiplies the sum by a float32 number, the others by a fixed-point one, rounded twice.
-* QUANTIZE of the image, MAX_POOL_2D and PAD are exact in all of them."""
+* PAD and SOFTMAX are exact in all of them."""
 
 
 def alone(plan: Plan, content: bytes) -> tuple[bytes, list[tuple[Tensor, tuple[int, ...]]], list[Operator]]:

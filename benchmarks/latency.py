@@ -133,8 +133,7 @@ def main(argv) -> None:
     for name, make in NETWORKS.items():
         if fnmatch.fnmatchcase(name, FLAGS.only):
             found["networks"][name] = measure(make)
-            results.write(RESULTS.with_suffix(".json"), found)
-            RESULTS.with_suffix(".md").write_text(table(found))
+            results.publish(RESULTS, found, table(found))
     print(table(found))
 
 

@@ -29,6 +29,12 @@ def read(path: pathlib.Path) -> dict | None:
     return json.loads(path.read_text()) if path.exists() else None
 
 
+def publish(stem: pathlib.Path, result: dict, text: str) -> None:
+    """Writes a result as JSON and its page, of the same name but for the ending."""
+    write(stem.with_suffix(".json"), result)
+    stem.with_suffix(".md").write_text(text)
+
+
 def page(title: str, text: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """A page in Markdown: a title, a paragraph, and a table."""
     lines = [columns, ["---"] * len(columns), *rows]

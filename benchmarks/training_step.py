@@ -137,8 +137,7 @@ def main(argv) -> None:
             "seconds": seconds_of_a_step(network, FLAGS.rounds, FLAGS.steps),
             "megabytes": {variant: peak_megabytes(network, variant) for variant in VARIANTS},
         }
-        results.write(RESULTS.with_suffix(".json"), found)
-        RESULTS.with_suffix(".md").write_text(table(found))
+        results.publish(RESULTS, found, table(found))
         keras.backend.clear_session()
     print(table(found))
 

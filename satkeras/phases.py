@@ -92,7 +92,10 @@ def set_phase(model: keras.Model, phase: str) -> None:
         staircase.variables["phase"].assign(of_activations if staircase.is_activation else of_weights)
     for layer in model.layers:
         if has_quantizer(layer) and not quantizes_tensor(layer):
-            _hold(layer) if of_weights == FIXED else _free(layer)
+            if of_weights == FIXED:
+                _hold(layer)
+            else:
+                _free(layer)
 
 
 def _hold(wrapper) -> None:
