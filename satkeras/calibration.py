@@ -89,7 +89,8 @@ def set_ranges(model: keras.Model, inputs: Sequence[np.ndarray], pretrained: ker
 
     So each is set for what the quantizers before it make of the data. A batch norm's moving statistics take on the
     change from the pretrained model to the quantized one, seen on the data; they are not estimated anew, because a
-    network that was trained on augmented images has statistics that no plain image shows.
+    network that was trained on augmented images has statistics that no plain image shows. A batch norm that was never
+    trained has none (means 0, variances 1) and takes the data's.
 
     Args:
       model: a quantized model.
@@ -157,6 +158,11 @@ def _statistics(batches) -> tuple[np.ndarray, np.ndarray]:
 def _correct(norm: keras.layers.BatchNormalization, before, after) -> None:
     """Moves the statistics as those of the data moved, when weights and inputs were quantized."""
     (old_mean, old_variance), (mean, variance) = before, after
+    if not np.any(norm.moving_mean.numpy()) and np.all(norm.moving_variance.numpy() == 1):
+        # Of a network that was never trained: ranges must suit what training will make of the data.
+        norm.moving_mean.assign(np.float32(mean))
+        norm.moving_variance.assign(np.float32(variance))
+        return
     change = (variance + norm.epsilon) / (old_variance + norm.epsilon)
     norm.moving_mean.assign(norm.moving_mean + np.float32(mean - old_mean))
     norm.moving_variance.assign(norm.moving_variance * np.float32(change))

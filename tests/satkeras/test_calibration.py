@@ -90,6 +90,18 @@ def test_batch_norms_take_on_what_quantization_changed(pretrained, images):
     np.testing.assert_allclose(found.moving_variance, norm.moving_variance * change, rtol=1e-4)
 
 
+def test_a_network_that_was_never_trained_takes_the_statistics_of_the_data(residual_model, images):
+    norms = [layer.name for layer in residual_model.layers if isinstance(layer, layers.BatchNormalization)]
+    model = satkeras.quantize_model(residual_model, "sat", calibration_data=images[0])
+    assert norms
+    for name in norms:
+        values = tf_keras.Model(model.inputs, model.get_layer(name).output).predict(images[0], verbose=0)
+        axes = tuple(range(values.ndim - 1))
+        np.testing.assert_allclose(values.mean(axes, np.float64), 0, atol=1e-4)
+        # Less than 1 by the batch norm's epsilon.
+        np.testing.assert_allclose(values.var(axes, np.float64), 1, atol=0.05)
+
+
 def test_data_in_every_form(pretrained, images):
     x, y = images
     batches = tf.data.Dataset.from_tensor_slices((x, y)).batch(4)
