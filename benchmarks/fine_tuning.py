@@ -29,7 +29,6 @@ RESULTS = results.FOLDER / "fine_tuning"
 SEED = 0
 BATCH_SIZE = 128
 CALIBRATION_IMAGES = 512
-LEARNING_RATE = 0.01
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +46,7 @@ class Run:
       highest_temperature: of Quantization Networks' sigmoids, at the end of each phase.
       images: how many training images an epoch has.
       batch_norm_momentum: what short runs need; None: the network's own.
+      learning_rate: at the beginning of each stage.
     """
 
     network: str
@@ -59,6 +59,7 @@ class Run:
     highest_temperature: float = 2000.0
     images: int = 50_000
     batch_norm_momentum: float | None = None
+    learning_rate: float = 0.01
 
     @property
     def epochs(self) -> int:
@@ -164,7 +165,7 @@ def train(task: Run, data: datasets.Images, folder: pathlib.Path) -> None:
                 result["loss"] = [*result.get("loss", [])[: first + epoch - 1], logs["loss"]]
                 results.write(path, result)
 
-            _compile(model, steps * epochs)
+            _compile(model, task.learning_rate, steps * epochs)
             model.fit(
                 datasets.batches(data, BATCH_SIZE, SEED),
                 epochs=epochs,
@@ -196,8 +197,8 @@ def _export(model: keras.Model, output: pathlib.Path, test: tuple[np.ndarray, np
     }
 
 
-def _compile(model: keras.Model, steps: int) -> None:
-    schedule = keras.optimizers.schedules.CosineDecay(LEARNING_RATE, steps)
+def _compile(model: keras.Model, learning_rate: float, steps: int) -> None:
+    schedule = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
     optimizer = keras.optimizers.SGD(schedule, momentum=0.9, nesterov=True, weight_decay=1e-4)
     optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias", "alpha", "thresholds"])
     model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])

@@ -10,7 +10,6 @@ file in `docs/results/kernels/`, one that is there is not run again; the table o
 
 import collections
 import copy
-import glob
 import pathlib
 import subprocess
 import tempfile
@@ -21,7 +20,7 @@ from tensorflow.lite.tools import flatbuffer_utils
 
 import satkeras
 from benchmarks import other_runtime, results
-from examples import datasets
+from benchmarks.saved_models import define_flags, run_all
 from tflite_export.convert import convert
 from tflite_export.interpreter import open_interpreter, run
 from tflite_export.lower import make_plan
@@ -167,22 +166,10 @@ def main(argv) -> None:
     """Compares every model that is left."""
     if len(argv) > 1:
         raise app.UsageError(f"Unexpected arguments: {argv[1:]}")
-    paths = sorted(glob.glob(FLAGS.models))
-    if not paths:
-        raise app.UsageError(f"--models matches no file: {FLAGS.models}. Run benchmarks.fine_tuning first")
-    images, labels = (values[: FLAGS.images] for values in datasets.load("cifar10", FLAGS.data_dir).test)
-    for path in paths:
-        result = RESULTS / f"{pathlib.Path(path).parent.name}.json"
-        if not result.exists():
-            print(f"=== {result.stem}", flush=True)
-            results.write(result, compare(path, images.astype(np.float32), labels))
-            RESULTS.with_suffix(".md").write_text(table())
-    print(table())
+    run_all(compare, RESULTS, table)
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("data_dir", None, "Where tensorflow-datasets keeps its data.", required=True)
+    define_flags(images=200)
     flags.DEFINE_string("other_python", None, "A Python with tflite-runtime 2.14 and tflite-micro.", required=True)
-    flags.DEFINE_string("models", "runs/fine_tuning/*/model.keras", "Pattern of saved models.")
-    flags.DEFINE_integer("images", 200, "How many test images.", 1, 10_000)
     app.run(main)
