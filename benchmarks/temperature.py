@@ -39,7 +39,7 @@ def _run(weight_bits: int | str, highest: float, followed: float | None, learn_t
 
 
 LEVELS = ("3bit+-4", "ternary", 1)
-TEMPERATURES = ((50, None), (300, None), (2000, None), (2000, 3), (300, 10), (2000, 10), (2000, 30))
+TEMPERATURES = ((50, None), (300, None), (2000, None), (2000, 3), (2000, 10))
 RUNS = (
     Run("resnet8", None, None, None, ((None, 2),), "float", images=10_000, batch_norm_momentum=0.9),
     *(_run(levels, *temperatures) for temperatures in TEMPERATURES for levels in LEVELS),
