@@ -59,7 +59,8 @@ def unbiased_stddev(values):
     """The standard deviation over the whole tensor, with N - 1; 1 for a tensor without any, or beyond float32."""
     values = tf.stop_gradient(values)
     count = tf.cast(tf.size(values), tf.float32)
-    variance = tf.math.reduce_variance(values) * count / tf.maximum(count - 1.0, 1.0)
+    # One constant factor: the graph optimizer would make one of two, and round otherwise.
+    variance = tf.math.reduce_variance(values) * (count / tf.maximum(count - 1.0, 1.0))
     # A constant tensor's variance is not exactly zero in float32.
     usable = (variance > 1e-12 * tf.reduce_mean(tf.square(values))) & tf.math.is_finite(variance)
     return tf.sqrt(tf.where(usable, variance, tf.ones_like(variance)))
@@ -155,6 +156,19 @@ def _kernel(levels) -> dict:
     steps = levels[1] - levels[0]
     num_bits = steps.bit_length()
     return {"num_bits": num_bits, "narrow_range": steps == 2**num_bits - 2}
+
+
+def step_size(largest, levels):
+    """`largest / qmax`, the real size of an integer step: the same float32 number eagerly, in graphs and in files.
+
+    By way of float64, because TensorFlow's graph optimizer multiplies by a constant's reciprocal instead of dividing by
+    it. In float32 that is often the number next to it, and a bias between two steps then rounds to the other one.
+
+    Args:
+      largest: float32 tensor, the value of qmax.
+      levels: `(qmin, qmax)`, the integers of the grid.
+    """
+    return tf.cast(tf.cast(largest, tf.float64) / levels[1], tf.float32)
 
 
 def unit_steps(x, alpha, beta, thresholds, levels):

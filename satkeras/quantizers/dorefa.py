@@ -104,7 +104,7 @@ class DoReFaWeightQuantizer(Quantizer):
         return 2 if self.effective_grid == "odd" else 1
 
     def scale(self, variables, latent=None):
-        return magnitude_of(variables) / self.levels[1]
+        return quant_ops.step_size(magnitude_of(variables), self.levels)
 
 
 @serializable

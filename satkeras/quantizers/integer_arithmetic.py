@@ -52,7 +52,7 @@ class MaxWeightQuantizer(Quantizer):
         axes = [axis for axis in range(rank) if axis != self.channel_axis(rank)]
         largest = tf.reduce_max(tf.abs(tf.stop_gradient(tf.cast(latent, tf.float32))), axes)
         # A step below float32's normal numbers would be no step at all.
-        return tf.where(largest > SMALLEST_WEIGHT, largest, tf.ones_like(largest)) / self.levels[1]
+        return quant_ops.step_size(tf.where(largest > SMALLEST_WEIGHT, largest, tf.ones_like(largest)), self.levels)
 
     def __call__(self, inputs, training, weights, **kwargs):
         latent = tf.cast(inputs, tf.float32)
@@ -133,7 +133,7 @@ class MovingRangeQuantizer(Quantizer):
         return tf.maximum(tf.reduce_max(x), -tf.reduce_min(x)) if self.signed else tf.reduce_max(x)
 
     def scale(self, variables, latent=None):
-        return _usable(tf.convert_to_tensor(variables["range"])) / self.levels[1]
+        return quant_ops.step_size(_usable(tf.convert_to_tensor(variables["range"])), self.levels)
 
     def quant_params(self, variables, latent=None):
         if np.asarray(variables["range"]) <= 0:

@@ -80,4 +80,4 @@ class PACTQuantizer(Quantizer):
             variables["alpha"].assign(clip)
 
     def scale(self, variables, latent=None):
-        return tf.maximum(tf.convert_to_tensor(variables["alpha"]), SMALLEST_ALPHA) / self.levels[1]
+        return quant_ops.step_size(tf.maximum(tf.convert_to_tensor(variables["alpha"]), SMALLEST_ALPHA), self.levels)

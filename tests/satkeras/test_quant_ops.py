@@ -196,3 +196,27 @@ def test_graphs_and_xla_compute_the_same(function, jit_compile, value_and_gradie
     compiled = value_and_gradients(tf.function(function, jit_compile=jit_compile), x)
     for one, other in zip(compiled, eager, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("top", [7, 15, 31, 127, 255])
+def test_a_step_is_the_same_number_in_graphs(top):
+    largest = tf.Variable(np.random.default_rng(top).uniform(0.1, 10, 1000).astype(np.float32))
+
+    def in_graph(step):
+        # In a graph of fewer operators nothing is optimized.
+        return tf.function(lambda: tf.stack([step(largest), tf.sqrt(largest), tf.exp(largest)])[0])().numpy()
+
+    expected = largest.numpy() / np.float32(top)
+    assert np.any(in_graph(lambda value: value / top) != expected)
+    np.testing.assert_array_equal(in_graph(lambda value: quant_ops.step_size(value, (0, top))), expected)
+    np.testing.assert_array_equal(quant_ops.step_size(largest, (0, top)), expected)
+
+
+@pytest.mark.parametrize("count", [30, 270, 2304])
+def test_a_standard_deviation_is_the_same_number_in_graphs(count):
+    values = tf.Variable(np.random.default_rng(count).normal(0, 0.1, (50, count)).astype(np.float32))
+
+    def deviations():
+        return tf.stack([quant_ops.unbiased_stddev(row) for row in tf.unstack(values)])
+
+    np.testing.assert_array_equal(tf.function(deviations)(), deviations())
