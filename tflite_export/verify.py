@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import tensorflow as tf
 
 from satkeras._compat import keras
 from satkeras.graph import read_graph
@@ -135,14 +136,18 @@ class _Training:
         self.plan = plan
         self.nodes = {node.name: node for node in read_graph(model).nodes}
         self.compared = [tensor for tensor in plan.tensors if tensor.layer is not None]
-        outputs = [self.nodes[tensor.layer].tensor for tensor in self.compared]
-        self.model = keras.Model(model.inputs, [*outputs, model.outputs[0]])
+        self.model = keras.Model(model.inputs, [self.nodes[tensor.layer].tensor for tensor in self.compared])
+        # As `predict` computes it: TensorFlow rounds otherwise in a graph that it has optimized.
+        self.predict = tf.function(keras.Model(model.inputs, model.outputs[0]), autograph=False, reduce_retracing=True)
 
     def tensors(self, codes) -> tuple[dict[Tensor, np.ndarray], np.ndarray]:
         """The tensors that come from the images on, and the model's first output."""
         inputs = [_as(np.float32, x, values) for x, values in zip(self.plan.inputs, codes, strict=True)]
-        *values, output = self.model(inputs, training=False)
-        return {t: _integers(t, value) for t, value in zip(self.compared, values, strict=True)}, np.asarray(output)
+        tensors = {
+            tensor: _integers(tensor, value)
+            for tensor, value in zip(self.compared, tf.nest.flatten(self.model(inputs, training=False)), strict=True)
+        }
+        return tensors, np.asarray(self.predict(inputs, training=False))
 
     def layer(self, operator: Operator, inputs: list[np.ndarray]) -> np.ndarray:
         """The result of an operator's layers, fed the twin's integers."""
