@@ -18,7 +18,14 @@ RESULTS = results.FOLDER / "temperature"
 FIRST_AND_LAST = ("conv2d", "dense")
 
 
-def _run(weight_bits: int | str, highest: float, followed: float | None, learn_thresholds=False, ends=()) -> Run:
+def _run(
+    weight_bits: int | str,
+    highest: float,
+    followed: float | None,
+    learn_thresholds: bool = False,
+    ends: tuple[str, ...] = (),
+    learning_rate: float = 0.01,
+) -> Run:
     base = satkeras.SCHEMES["qn"]
     weights = dataclasses.replace(base.weights, gradient_temperature=followed, learn_thresholds=learn_thresholds)
     return Run(
@@ -29,20 +36,23 @@ def _run(weight_bits: int | str, highest: float, followed: float | None, learn_t
         (("weights", 2),),
         f"to {highest:g}, gradient at most {'T' if followed is None else f'{followed:g}'}"
         + (", learned thresholds" if learn_thresholds else "")
-        + (", first and last layer in full precision" if ends else ""),
+        + (", first and last layer in full precision" if ends else "")
+        + (f", learning rate {learning_rate:g}" if learning_rate != 0.01 else ""),
         full_precision=ends,
         highest_temperature=highest,
         images=10_000,
         # Its own 0.99 would score the steps of high temperatures with the statistics of low ones.
         batch_norm_momentum=0.9,
+        learning_rate=learning_rate,
     )
 
 
 LEVELS = ("3bit+-4", "ternary", 1)
-TEMPERATURES = ((50, None), (300, None), (2000, None), (2000, 3), (2000, 10))
+TEMPERATURES = ((50, None), (300, None), (2000, None), (2000, 3), (2000, 10), (100_000, 10))
 RUNS = (
     Run("resnet8", None, None, None, ((None, 2),), "float", images=10_000, batch_norm_momentum=0.9),
     *(_run(levels, *temperatures) for temperatures in TEMPERATURES for levels in LEVELS),
+    *(_run(levels, 2000, 10, learning_rate=rate) for rate in (0.003, 0.05) for levels in LEVELS),
     *(_run(levels, 2000, 10, learn_thresholds=True) for levels in LEVELS),
     *(_run(levels, 2000, 10, ends=FIRST_AND_LAST) for levels in LEVELS),
 )
