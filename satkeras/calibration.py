@@ -89,8 +89,8 @@ def set_ranges(model: keras.Model, inputs: Sequence[np.ndarray], pretrained: ker
 
     So each is set for what the quantizers before it make of the data. A batch norm's moving statistics take on the
     change from the pretrained model to the quantized one, seen on the data; they are not estimated anew, because a
-    network that was trained on augmented images has statistics that no plain image shows. A batch norm that was never
-    trained has none (means 0, variances 1) and takes the data's.
+    network that was trained on augmented images has statistics that no plain image shows. In a network that was never
+    trained they are the data's: ranges must suit what training will make of it.
 
     Args:
       model: a quantized model.
@@ -99,7 +99,7 @@ def set_ranges(model: keras.Model, inputs: Sequence[np.ndarray], pretrained: ker
     """
     graph = read_graph(model)
     waiting = {node: len(graph.consumers(node)) for node in graph.nodes}
-    statistics = _statistics_in(pretrained, inputs)
+    statistics, trained = _statistics_in(pretrained, inputs), _was_trained(pretrained)
     values: dict[Node, list] = {}
     given = dict(zip(graph.inputs, inputs, strict=True))
     for node in graph.nodes:
@@ -112,7 +112,10 @@ def set_ranges(model: keras.Model, inputs: Sequence[np.ndarray], pretrained: ker
             quantizer, variables = output_variables(node.layer)
             quantizer.calibrate(np.concatenate([np.ravel(batch.numpy()) for batch in batches]), variables)
         if node.name in statistics and node.layer.trainable:
-            _correct(node.layer, statistics[node.name], _statistics(batches))
+            if trained:
+                _correct(node.layer, statistics[node.name], _statistics(batches))
+            else:
+                _set(node.layer, *_statistics(batches))
         mode = {"training": False} if "training" in node.layer._call_spec.arg_names else {}
         values[node] = [node.layer(batch, **mode) for batch in batches]
         for parent in node.inputs:
@@ -155,14 +158,25 @@ def _statistics(batches) -> tuple[np.ndarray, np.ndarray]:
     return values.mean(axes, np.float64), values.var(axes, np.float64)
 
 
+def _was_trained(model: keras.Model) -> bool:
+    """Whether any batch norm of a model is not as Keras makes it."""
+    norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    return any(
+        np.any(norm.moving_mean.numpy() != 0)
+        or np.any(norm.moving_variance.numpy() != 1)
+        or (norm.scale and np.ptp(norm.gamma.numpy()) != 0)
+        or (norm.center and np.ptp(norm.beta.numpy()) != 0)
+        for norm in norms
+    )
+
+
+def _set(norm: keras.layers.BatchNormalization, mean, variance) -> None:
+    norm.moving_mean.assign(np.float32(mean))
+    norm.moving_variance.assign(np.float32(variance))
+
+
 def _correct(norm: keras.layers.BatchNormalization, before, after) -> None:
     """Moves the statistics as those of the data moved, when weights and inputs were quantized."""
     (old_mean, old_variance), (mean, variance) = before, after
-    if not np.any(norm.moving_mean.numpy()) and np.all(norm.moving_variance.numpy() == 1):
-        # Of a network that was never trained: ranges must suit what training will make of the data.
-        norm.moving_mean.assign(np.float32(mean))
-        norm.moving_variance.assign(np.float32(variance))
-        return
     change = (variance + norm.epsilon) / (old_variance + norm.epsilon)
-    norm.moving_mean.assign(norm.moving_mean + np.float32(mean - old_mean))
-    norm.moving_variance.assign(norm.moving_variance * np.float32(change))
+    _set(norm, norm.moving_mean + np.float32(mean - old_mean), norm.moving_variance * np.float32(change))

@@ -102,6 +102,19 @@ def test_a_network_that_was_never_trained_takes_the_statistics_of_the_data(resid
         np.testing.assert_allclose(values.var(axes, np.float64), 1, atol=0.05)
 
 
+def test_batch_norms_that_only_scale_and_shift_stay(residual_model, images):
+    # As converted from a framework that folds their statistics.
+    rng = np.random.default_rng(0)
+    norms = [layer for layer in residual_model.layers if isinstance(layer, layers.BatchNormalization)]
+    for norm in norms:
+        norm.gamma.assign(rng.uniform(0.5, 2, norm.gamma.shape))
+    model = satkeras.quantize_model(
+        residual_model, "int8", weight_bits=8, activation_bits=8, calibration_data=images[0]
+    )
+    found = model.predict(images[0], verbose=0)
+    assert relative_error(found, residual_model.predict(images[0], verbose=0)) < 0.1
+
+
 def test_data_in_every_form(pretrained, images):
     x, y = images
     batches = tf.data.Dataset.from_tensor_slices((x, y)).batch(4)
