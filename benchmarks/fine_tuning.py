@@ -21,7 +21,7 @@ import tflite_export
 from benchmarks import pretrained, results
 from examples import datasets
 from satkeras.callbacks import TemperaturePerStep
-from satkeras.quantizers import PACTQuantizer
+from satkeras.quantizers import PACTQuantizer, QuantizationNetworksWeightQuantizer
 from tflite_export.interpreter import open_interpreter, run
 
 FLAGS = flags.FLAGS
@@ -87,6 +87,8 @@ def _qn(weight_bits: int | str, activation_bits: int, stages) -> Run:
 
 # Evenly spaced activations under the same weights: no step operators in the file.
 _UNIFORM = dataclasses.replace(satkeras.SCHEMES["qn"], activations=PACTQuantizer())
+_LEARNED_WEIGHTS = QuantizationNetworksWeightQuantizer(learn_thresholds=True)
+_LEARNED = dataclasses.replace(satkeras.SCHEMES["qn"], weights=_LEARNED_WEIGHTS, lone_weights=_LEARNED_WEIGHTS)
 _WEIGHTS_ALONE = (("weights", 5),)
 _THREE_PHASES = (("weights", 2), ("activations", 1), ("both", 2))
 
@@ -95,6 +97,7 @@ RUNS = (
     _plain("resnet8", "sat", 4, 5),
     Run("resnet20", None, None, None, ((None, 5),), "float"),
     *(_qn(bits, 8, _WEIGHTS_ALONE) for bits in ("3bit+-4", "ternary", 1)),
+    *(Run("resnet20", _LEARNED, bits, 8, _WEIGHTS_ALONE, "qn, learned thresholds") for bits in ("ternary", 1)),
     *(_qn(bits, 2, _THREE_PHASES) for bits in ("3bit+-4", 1)),
     Run("resnet20", _UNIFORM, "3bit+-4", 2, _WEIGHTS_ALONE, "qn weights and pact activations"),
     *(_plain("resnet20", scheme, bits, 5) for bits in (2, 3, 4, 8) for scheme in ("sat", "pact")),
