@@ -131,7 +131,8 @@ def main(argv) -> None:
     if FLAGS.measure:
         _measure(*FLAGS.measure.split("/"))
         return
-    found = {**results.environment(), "networks": {}}
+    found = results.read(RESULTS.with_suffix(".json")) or {"networks": {}}
+    found |= results.environment()
     for network in FLAGS.networks:
         found["networks"][network] = {
             "seconds": seconds_of_a_step(network, FLAGS.rounds, FLAGS.steps),
