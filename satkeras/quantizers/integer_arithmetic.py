@@ -69,8 +69,9 @@ class MaxWeightQuantizer(Quantizer):
 class MovingRangeQuantizer(Quantizer):
     """Activations scaled by a moving average of their largest magnitude.
 
-    Forward: clip to [0, r] or [-r, r] and round to `2^k - 1` (signed: `2^(k-1) - 1` a side) steps; r follows
-    `max|x|` of the training batches. Before the first training batch, r is that of the batch at hand.
+    Forward: clip to [0, r] or [-r, r] and round to `2^k - 1` (signed: `2^(k-1) - 1` a side) steps; r is the moving
+    average of `max|x|` over the training batches. Before the first of them, r is that of the batch at hand. In
+    training r is at least that of the batch: the average lags behind a network that grows, and would clip it.
     Gradient: 1 inside the range, 0 outside; none for r. int8 holds every width.
 
     Args:
@@ -109,19 +110,19 @@ class MovingRangeQuantizer(Quantizer):
 
     def __call__(self, inputs, training, weights, **kwargs):
         x = tf.cast(inputs, tf.float32)
-        largest = self._track(x, weights["range"]) if training else self._known(x, weights["range"])
-        return quant_ops.clip_and_round(x, _usable(largest), self.levels)
+        range_of = self._tracked if training else self._known
+        return quant_ops.clip_and_round(x, _usable(range_of(x, weights["range"])), self.levels)
 
     def calibrate(self, values, variables):
         variables["range"].assign(max(float(np.abs(values).max()), SMALLEST_RANGE))
 
-    def _track(self, x, variable):
+    def _tracked(self, x, variable):
         # Above zero even for a tensor of zeros: a range of zero means that no batch was seen.
         seen = tf.maximum(self._largest(x), SMALLEST_RANGE)
         past = tf.convert_to_tensor(variable)
         updated = tf.where(past > SMALLEST_RANGE, self.decay * past + (1 - self.decay) * seen, seen)
         variable.assign(updated)
-        return updated
+        return tf.maximum(updated, seen)
 
     def _known(self, x, variable):
         past = tf.convert_to_tensor(variable)

@@ -115,6 +115,20 @@ def test_moving_range_follows_the_training_batches(variables_of):
         assert float(variables["range"]) == pytest.approx(expected), "inference must not move the range"
 
 
+@pytest.mark.parametrize("signed", [False, True])
+def test_a_training_batch_beyond_the_moving_range_is_not_clipped(signed, variables_of, value_and_gradients):
+    quantizer = MovingRangeQuantizer(8, signed)
+    variables = variables_of(quantizer)
+    quantizer(tf.constant([1.0]), True, variables)
+    x = np.linspace(0, 10, 50).astype(np.float32)
+    value, gradient = value_and_gradients(lambda x: quantizer(x, True, variables), x)
+    np.testing.assert_allclose(value, x, atol=0.501 * 10 / quantizer.levels[1])
+    np.testing.assert_array_equal(gradient, 1)
+    assert float(variables["range"]) < 2
+    # Inference has the average.
+    np.testing.assert_allclose(quantizer(x, False, variables)[-1], variables["range"], rtol=1e-6)
+
+
 def test_moving_range_has_no_gradient(variables_of):
     quantizer = MovingRangeQuantizer(4, signed=True, decay=0.0)
     x = tf.constant([-3.0, 0.2, 1.0, 2.9])
