@@ -100,6 +100,22 @@ def clip_and_round(x, clip, levels):
     return forward(x, clip)
 
 
+def round_inside(x, clip, levels):
+    """`clip_and_round` for values that all lie inside the range: the gradient of x is 1, and x is not kept for it.
+
+    Args:
+      x: float32 tensor, within `clip` times [qmin / qmax, 1].
+      clip: positive scalar tensor; no gradient.
+      levels: `(qmin, qmax)`, the integers of the grid.
+    """
+
+    @tf.custom_gradient
+    def forward(x, clip):
+        return _clipped_and_rounded(x, clip, levels), lambda g: (g, tf.zeros_like(clip))
+
+    return forward(x, clip)
+
+
 def pact(x, alpha, levels, calibrated=True):
     """PACT: clip to alpha times [qmin / qmax, 1] and round to steps of alpha / qmax.
 
@@ -148,7 +164,10 @@ def _inside(g, x, clip, levels):
     """The incoming gradient where x lies in the range, 0 elsewhere."""
     # For a range of constants the kernel makes one pass; for one of variables three, two of them for their gradients.
     ratio = levels[0] / levels[1]
-    return tf.quantization.fake_quant_with_min_max_args_gradient(g, x / clip, ratio, 1.0, **_kernel(levels))
+    # Otherwise a graph divides as soon as x is there, in the forward pass, and keeps one more tensor until g comes.
+    with tf.control_dependencies([g]):
+        scaled = x / clip
+    return tf.quantization.fake_quant_with_min_max_args_gradient(g, scaled, ratio, 1.0, **_kernel(levels))
 
 
 def _kernel(levels) -> dict:
@@ -211,22 +230,34 @@ def soft_steps(x, alpha, beta, thresholds, temperature, levels, gradient_tempera
       gradient_temperature: where given, dx, dbeta and db_i are those at `min(T, gradient_temperature)`, a wider slope
         that reaches the values between the steps of a high temperature.
     """
-    slope = temperature if gradient_temperature is None else tf.minimum(temperature, gradient_temperature)
 
     @tf.custom_gradient
     def forward(x, alpha, beta, thresholds):
         y = _sigmoids(x, alpha, beta, thresholds, temperature, levels)
 
         def backward(g):
-            # Identities, because a branch of a graph fails to hand its tensors to a function in its gradient.
-            given = [tf.identity(value) for value in (g, x, alpha, beta, thresholds, slope)]
-            dx = _through_sigmoids(*given, levels=levels)
-            dthresholds = _to_thresholds(*given, levels=levels)
-            return dx, tf.reduce_sum(g * y) / alpha, tf.reduce_sum(dx * x) / beta, dthresholds
+            return soft_steps_gradients(g, x, y, alpha, beta, thresholds, temperature, levels, gradient_temperature)
 
         return y, backward
 
     return forward(x, alpha, beta, thresholds)
+
+
+def soft_steps_gradients(
+    g, x, y, alpha, beta, thresholds, temperature, levels, gradient_temperature=None, learn_thresholds=True
+):
+    """The gradients of `soft_steps` for x, alpha, beta and thresholds, from that of its result y.
+
+    Args:
+      g: the gradient of y.
+      learn_thresholds: False for zeros as that of the thresholds. A branch of a graph computes even what nobody asks
+        for, and keeps g, x and y until it has.
+    """
+    slope = temperature if gradient_temperature is None else tf.minimum(temperature, gradient_temperature)
+    given = g, x, alpha, beta, thresholds, slope
+    dx = _through_sigmoids(*given, levels=levels)
+    dthresholds = _to_thresholds(*given, levels=levels) if learn_thresholds else tf.zeros_like(thresholds)
+    return dx, tf.reduce_sum(g * y) / alpha, tf.reduce_sum(dx * x) / beta, dthresholds
 
 
 # Compiled, each is one pass over the tensor; as operators of their own the n sigmoids are some 10 n.

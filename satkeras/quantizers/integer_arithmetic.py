@@ -72,11 +72,12 @@ class MovingRangeQuantizer(Quantizer):
     Forward: clip to [0, r] or [-r, r] and round to `2^k - 1` (signed: `2^(k-1) - 1` a side) steps; r is the moving
     average of `max|x|` over the training batches. Before the first of them, r is that of the batch at hand. In
     training r is at least that of the batch: the average lags behind a network that grows, and would clip it.
-    Gradient: 1 inside the range, 0 outside; none for r. int8 holds every width.
+    Gradient: 1 in training, where all values lie inside the range; otherwise 1 inside and 0 outside; none for r.
+    int8 holds every width.
 
     Args:
       num_bits: 2 to 8, or None (placement then leaves the tensor alone).
-      signed: whether the tensor has negative values.
+      signed: whether the tensor has negative values. If not, they are clipped, and training passes their gradient on.
       decay: weight of the past in the moving average; 0.99 forgets half in 69 steps.
 
     References:
@@ -110,8 +111,9 @@ class MovingRangeQuantizer(Quantizer):
 
     def __call__(self, inputs, training, weights, **kwargs):
         x = tf.cast(inputs, tf.float32)
-        range_of = self._tracked if training else self._known
-        return quant_ops.clip_and_round(x, _usable(range_of(x, weights["range"])), self.levels)
+        largest = self._tracked(x, weights["range"]) if training else self._known(x, weights["range"])
+        rounded = quant_ops.round_inside if training else quant_ops.clip_and_round
+        return rounded(x, _usable(largest), self.levels)
 
     def calibrate(self, values, variables):
         variables["range"].assign(max(float(np.abs(values).max()), SMALLEST_RANGE))

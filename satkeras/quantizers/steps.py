@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+from functools import partial
 
 import numpy as np
 import tensorflow as tf
@@ -113,28 +114,44 @@ class StepQuantizer(Quantizer):
         x = tf.cast(inputs, tf.float32)
         if self.num_bits is None:
             return x
-        phase = tf.convert_to_tensor(weights["phase"])
+        phase, temperature, thresholds, own_beta = (
+            tf.convert_to_tensor(weights[name]) for name in ("phase", "temperature", "thresholds", "beta")
+        )
+        temperature = tf.where(temperature > 0, temperature, DEFAULT_TEMPERATURE)
         alpha, beta = (_positive(weights[name]) for name in ("alpha", "beta"))
-        thresholds = tf.convert_to_tensor(weights["thresholds"])
 
-        def steps():
-            with _thresholds_known(weights["beta"]):
+        def off(x, alpha, beta, thresholds):
+            # A branch must not hand its own input through.
+            return tf.identity(x)
+
+        def steps(x, alpha, beta, thresholds):
+            with _thresholds_known(own_beta):
                 return quant_ops.unit_steps(x, alpha, beta, thresholds, self.level_set)
 
-        def fixed():
-            return tf.stop_gradient(steps())
+        def sigmoids(x, alpha, beta, thresholds):
+            with _thresholds_known(own_beta):
+                return quant_ops.soft_steps(x, alpha, beta, thresholds, temperature, self.level_set)
 
-        def sigmoids():
-            temperature = tf.convert_to_tensor(weights["temperature"])
-            temperature = tf.where(temperature > 0, temperature, DEFAULT_TEMPERATURE)
-            factor = tf.math.rsqrt(tf.cast(self.count(x), tf.float32) * self.levels[1])  # pyright: ignore
-            a, b, t = (quant_ops.scale_gradient(variable, factor) for variable in (alpha, beta, thresholds))
-            with _thresholds_known(weights["beta"]):
-                return quant_ops.soft_steps(x, a, b, t, temperature, self.level_set, self.gradient_temperature)
+        if not training:
+            return _case(phase, (off, steps, steps), x, alpha, beta, thresholds)
 
-        # Identities, because a branch must not hand its own input through.
-        stages = [lambda: tf.identity(x), sigmoids, fixed] if training else [lambda: tf.identity(x), steps, steps]
-        return tf.switch_case(phase, stages)
+        # One gradient for all phases: that of a case would keep more than x and y for the backward pass.
+        @tf.custom_gradient
+        def by_phase(x, alpha, beta, thresholds):
+            y = _case(phase, (off, sigmoids, steps), x, alpha, beta, thresholds)
+            none = [tf.zeros_like(parameter) for parameter in (alpha, beta, thresholds)]
+
+            def through_sigmoids(g):
+                limits = self.gradient_temperature, self.learn_thresholds
+                return quant_ops.soft_steps_gradients(
+                    g, x, y, alpha, beta, thresholds, temperature, self.level_set, *limits
+                )
+
+            through = (lambda g: (tf.identity(g), *none), through_sigmoids, lambda g: (tf.zeros_like(g), *none))
+            return y, lambda g: _case(phase, through, g)
+
+        factor = tf.math.rsqrt(tf.cast(self.count(x), tf.float32) * self.levels[1])  # pyright: ignore
+        return by_phase(x, *(quant_ops.scale_gradient(parameter, factor) for parameter in (alpha, beta, thresholds)))
 
     def scale(self, variables, latent=None):
         return _positive(variables["alpha"])
@@ -146,6 +163,11 @@ class StepQuantizer(Quantizer):
         if int(np.asarray(variables["phase"])) == OFF:
             raise ValueError('it is switched off: call satkeras.set_phase(model, "both") or train "activations" first')
         return super().quant_params(variables, latent)
+
+
+def _case(index, functions, *arguments):
+    """What the function of an index makes of some tensors."""
+    return tf.switch_case(index, [partial(function, *arguments) for function in functions])
 
 
 def _positive(scale):
