@@ -68,8 +68,8 @@ def quantize_model(
         transform does to the weights is undone, and clip values, ranges and the statistics of batch norms are set from
         this data. An array, a list or dict of arrays for several inputs, or a finite `tf.data.Dataset` of batches, as
         `fit` takes them (labels are ignored). DoReFa's activations have a fixed range that no data can set.
-        Of use to a model that was never trained, too: its clip values start at the size of its tensors, its batch
-        norms with the statistics of the data.
+        Of use to a model that was never trained, too: its kernels keep the scale of their initializers, its clip
+        values start at the size of its tensors, its batch norms with the statistics of the data.
 
     Returns:
       A tf_keras model; the layers with quantizers are tfmot `QuantizeWrapper`s named `quant_<layer>`, and each
