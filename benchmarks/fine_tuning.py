@@ -98,7 +98,9 @@ RUNS = (
     Run("resnet20", None, None, None, ((None, 5),), "float"),
     *(_qn(bits, 8, _WEIGHTS_ALONE) for bits in ("3bit+-4", "ternary", 1)),
     *(Run("resnet20", _LEARNED, bits, 8, _WEIGHTS_ALONE, "qn, learned thresholds") for bits in ("ternary", 1)),
+    *(_qn(bits, 8, (("weights", 15),)) for bits in ("ternary", 1)),
     *(_qn(bits, 2, _THREE_PHASES) for bits in ("3bit+-4", 1)),
+    _qn("3bit+-4", 2, (("weights", 4), ("activations", 3), ("both", 8))),
     Run("resnet20", _UNIFORM, "3bit+-4", 2, _WEIGHTS_ALONE, "qn weights and pact activations"),
     *(_plain("resnet20", scheme, bits, 5) for bits in (2, 3, 4, 8) for scheme in ("sat", "pact")),
 )

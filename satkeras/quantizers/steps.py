@@ -139,7 +139,7 @@ class StepQuantizer(Quantizer):
         @tf.custom_gradient
         def by_phase(x, alpha, beta, thresholds):
             y = _case(phase, (off, sigmoids, steps), x, alpha, beta, thresholds)
-            none = [tf.zeros_like(parameter) for parameter in (alpha, beta, thresholds)]
+            zeros = [tf.zeros_like(parameter) for parameter in (alpha, beta, thresholds)]
 
             def through_sigmoids(g):
                 limits = self.gradient_temperature, self.learn_thresholds
@@ -147,7 +147,7 @@ class StepQuantizer(Quantizer):
                     g, x, y, alpha, beta, thresholds, temperature, self.level_set, *limits
                 )
 
-            through = (lambda g: (tf.identity(g), *none), through_sigmoids, lambda g: (tf.zeros_like(g), *none))
+            through = (lambda g: (tf.identity(g), *zeros), through_sigmoids, lambda g: (tf.zeros_like(g), *zeros))
             return y, lambda g: _case(phase, through, g)
 
         factor = tf.math.rsqrt(tf.cast(self.count(x), tf.float32) * self.levels[1])  # pyright: ignore
