@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 import tensorflow as tf
 
-from satkeras import clustering, quant_ops
+from satkeras import clustering, quant_ops, step_ops
 from satkeras._compat import keras
 from satkeras.quantizers.base import Quantizer
 
@@ -126,11 +126,11 @@ class StepQuantizer(Quantizer):
 
         def steps(x, alpha, beta, thresholds):
             with _thresholds_known(own_beta):
-                return quant_ops.unit_steps(x, alpha, beta, thresholds, self.level_set)
+                return step_ops.unit_steps(x, alpha, beta, thresholds, self.level_set)
 
         def sigmoids(x, alpha, beta, thresholds):
             with _thresholds_known(own_beta):
-                return quant_ops.soft_steps(x, alpha, beta, thresholds, temperature, self.level_set)
+                return step_ops.soft_steps(x, alpha, beta, thresholds, temperature, self.level_set)
 
         if not training:
             return _case(phase, (off, steps, steps), x, alpha, beta, thresholds)
@@ -143,7 +143,7 @@ class StepQuantizer(Quantizer):
 
             def through_sigmoids(g):
                 limits = self.gradient_temperature, self.learn_thresholds
-                return quant_ops.soft_steps_gradients(
+                return step_ops.soft_steps_gradients(
                     g, x, y, alpha, beta, thresholds, temperature, self.level_set, *limits
                 )
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from satkeras import quant_ops
+from satkeras import step_ops
 from satkeras.quantizers import (
     MaxWeightQuantizer,
     MovingRangeQuantizer,
@@ -95,7 +95,7 @@ def test_inference_computes_unit_steps_on_the_grid(quantizer, built, integers_on
 
 def test_a_value_on_a_threshold_takes_the_step():
     levels, thresholds = (-1, 0, 1), tf.constant([-0.5, 0.5])
-    found = quant_ops.unit_steps(tf.constant([-0.25, 0.25]), tf.constant(3.0), tf.constant(2.0), thresholds, levels)
+    found = step_ops.unit_steps(tf.constant([-0.25, 0.25]), tf.constant(3.0), tf.constant(2.0), thresholds, levels)
     np.testing.assert_array_equal(found, [0, 3])
 
 
@@ -127,7 +127,7 @@ def test_gradients(levels, temperature, limit, value_and_gradients):
     alpha, beta = 0.3, 1.7
     thresholds = np.convolve(levels, [0.5, 0.5], "valid") + 0.1
     found = value_and_gradients(
-        lambda *tensors: quant_ops.soft_steps(*tensors, tf.constant(temperature), levels, limit),
+        lambda *tensors: step_ops.soft_steps(*tensors, tf.constant(temperature), levels, limit),
         *(x, alpha, beta, thresholds),
         incoming=incoming,
     )
@@ -155,7 +155,7 @@ def test_gradients_are_those_of_autodiff(value_and_gradients):
         return alpha * (tf.linalg.matvec(sigma, tf.constant(np.diff(levels), tf.float32)) + levels[0])
 
     def ours(*tensors):
-        return quant_ops.soft_steps(*tensors, tf.constant(temperature), levels)
+        return step_ops.soft_steps(*tensors, tf.constant(temperature), levels)
 
     for one, other in zip(value_and_gradients(ours, *arguments), value_and_gradients(formula, *arguments), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
@@ -187,7 +187,7 @@ def test_learned_scales_take_their_gradient_divided_by_the_root_of_the_count(cls
     found = tape.gradient(total, [variables[name] for name in names])
     tensors = [variables[name].numpy() for name in names]
     _, _, *plain = value_and_gradients(
-        lambda *tensors: quant_ops.soft_steps(*tensors, tf.constant(10.0), quantizer.level_set), x, *tensors
+        lambda *tensors: step_ops.soft_steps(*tensors, tf.constant(10.0), quantizer.level_set), x, *tensors
     )
     count = x.size if cls is QuantizationNetworksWeightQuantizer else x[0].size
     for one, other in zip(found, plain, strict=True):
