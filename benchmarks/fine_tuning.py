@@ -20,7 +20,7 @@ import satkeras
 import tflite_export
 from benchmarks import pretrained, results
 from examples import datasets
-from satkeras.callbacks import TemperaturePerStep
+from satkeras.callbacks import GeometricTemperature, TemperaturePerStep
 from satkeras.quantizers import PACTQuantizer, QuantizationNetworksWeightQuantizer
 from tflite_export.interpreter import open_interpreter, run
 
@@ -44,6 +44,7 @@ class Run:
       title: of the scheme, in tables and file names.
       full_precision: the layers that are not quantized; the model then has no file.
       highest_temperature: of Quantization Networks' sigmoids, at the end of each phase.
+      lowest_temperature: from where it rises by a constant factor; None: it rises by a constant from 0.
       images: how many training images an epoch has.
       batch_norm_momentum: what short runs need; None: the network's own.
       learning_rate: at the beginning of each stage.
@@ -57,6 +58,7 @@ class Run:
     title: str
     full_precision: tuple[str, ...] = ()
     highest_temperature: float = 2000.0
+    lowest_temperature: float | None = None
     images: int = 50_000
     batch_norm_momentum: float | None = None
     learning_rate: float = 0.01
@@ -87,8 +89,26 @@ def _qn(weight_bits: int | str, activation_bits: int, stages) -> Run:
 
 # Evenly spaced activations under the same weights: no step operators in the file.
 _UNIFORM = dataclasses.replace(satkeras.SCHEMES["qn"], activations=PACTQuantizer())
-_LEARNED_WEIGHTS = QuantizationNetworksWeightQuantizer(learn_thresholds=True)
-_LEARNED = dataclasses.replace(satkeras.SCHEMES["qn"], weights=_LEARNED_WEIGHTS, lone_weights=_LEARNED_WEIGHTS)
+
+
+def _learned(**options) -> satkeras.Scheme:
+    weights = QuantizationNetworksWeightQuantizer(learn_thresholds=True, **options)
+    return dataclasses.replace(satkeras.SCHEMES["qn"], weights=weights, lone_weights=weights)
+
+
+def _geometric(bits: int | str, epochs: int) -> Run:
+    return Run(
+        "resnet20",
+        _learned(gradient_temperature=None),
+        bits,
+        8,
+        (("weights", epochs),),
+        "qn, learned thresholds, temperature from 5 to 300",
+        highest_temperature=300.0,
+        lowest_temperature=5.0,
+    )
+
+
 _WEIGHTS_ALONE = (("weights", 5),)
 _THREE_PHASES = (("weights", 2), ("activations", 1), ("both", 2))
 
@@ -97,8 +117,9 @@ RUNS = (
     _plain("resnet8", "sat", 4, 5),
     Run("resnet20", None, None, None, ((None, 5),), "float"),
     *(_qn(bits, 8, _WEIGHTS_ALONE) for bits in ("3bit+-4", "ternary", 1)),
-    *(Run("resnet20", _LEARNED, bits, 8, _WEIGHTS_ALONE, "qn, learned thresholds") for bits in ("ternary", 1)),
+    *(Run("resnet20", _learned(), bits, 8, _WEIGHTS_ALONE, "qn, learned thresholds") for bits in ("ternary", 1)),
     *(_qn(bits, 8, (("weights", 15),)) for bits in ("ternary", 1)),
+    *(_geometric(bits, 15) for bits in ("ternary", 1)),
     *(_qn(bits, 2, _THREE_PHASES) for bits in ("3bit+-4", 1)),
     _qn("3bit+-4", 2, (("weights", 4), ("activations", 3), ("both", 8))),
     Run("resnet20", _UNIFORM, "3bit+-4", 2, _WEIGHTS_ALONE, "qn weights and pact activations"),
@@ -161,8 +182,12 @@ def train(task: Run, data: datasets.Images, folder: pathlib.Path) -> None:
             if phase == "activations" and not ended.exists():
                 satkeras.set_thresholds(model, calibration_data)
             satkeras.set_phase(model, phase)
-            increase = task.highest_temperature / (steps * epochs)
-            callbacks.append(TemperaturePerStep(increase, task.highest_temperature))
+            lowest, highest = task.lowest_temperature, task.highest_temperature
+            callbacks.append(
+                TemperaturePerStep(highest / (steps * epochs), highest)
+                if lowest is None
+                else GeometricTemperature(steps * epochs, lowest, highest)
+            )
         if not ended.exists():
 
             def note(epoch, logs, first=before):

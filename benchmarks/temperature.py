@@ -25,6 +25,7 @@ def _run(
     learn_thresholds: bool = False,
     ends: tuple[str, ...] = (),
     learning_rate: float = 0.01,
+    lowest: float | None = None,
 ) -> Run:
     base = satkeras.SCHEMES["qn"]
     weights = dataclasses.replace(base.weights, gradient_temperature=followed, learn_thresholds=learn_thresholds)
@@ -34,7 +35,8 @@ def _run(
         weight_bits,
         8,
         (("weights", 2),),
-        f"to {highest:g}, gradient at most {'T' if followed is None else f'{followed:g}'}"
+        ("" if lowest is None else f"from {lowest:g} by a factor ")
+        + f"to {highest:g}, gradient at most {'T' if followed is None else f'{followed:g}'}"
         + (", learned thresholds" if learn_thresholds else "")
         + (", first and last layer in full precision" if ends else "")
         + (f", learning rate {learning_rate:g}" if learning_rate != 0.01 else ""),
@@ -44,6 +46,7 @@ def _run(
         # Its own 0.99 would score the steps of high temperatures with the statistics of low ones.
         batch_norm_momentum=0.9,
         learning_rate=learning_rate,
+        lowest_temperature=lowest,
     )
 
 
@@ -54,6 +57,7 @@ RUNS = (
     *(_run(levels, *temperatures) for temperatures in TEMPERATURES for levels in LEVELS),
     *(_run(levels, 2000, 10, learning_rate=rate) for rate in (0.003, 0.05) for levels in LEVELS),
     *(_run(levels, 2000, 10, learn_thresholds=True) for levels in LEVELS),
+    *(_run(levels, 300, None, learned, lowest=5) for learned in (False, True) for levels in LEVELS),
     *(_run(levels, 2000, 10, ends=FIRST_AND_LAST) for levels in LEVELS),
 )
 
@@ -71,9 +75,9 @@ def table() -> str:
     return results.page(
         "Quantization Networks: temperature, and how much of it the gradient follows",
         "`python -m benchmarks.temperature`: MLPerf Tiny's ResNet-8 on CIFAR-10, weights at the levels named, 8-bit "
-        "activations, 2 epochs of 10,000 images, `TemperaturePerStep` up to the temperature named, seed 0; accuracy "
-        "with steps on the 10,000 test images. *Gradient at most T*: the exact derivative. One run each: a point is "
-        "noise.",
+        "activations, 2 epochs of 10,000 images, `TemperaturePerStep` up to the temperature named or, *by a factor*, "
+        "`GeometricTemperature`, seed 0; accuracy with steps on the 10,000 test images. *Gradient at most T*: the "
+        "exact derivative. One run each: a point is noise.",
         ("temperature", *(f"W{levels}" for levels in LEVELS)),
         rows,
     )

@@ -7,7 +7,7 @@ import tf_keras
 from tf_keras import layers
 
 from satkeras import load_model, quantize_model, save_model
-from satkeras.callbacks import TemperaturePerEpoch, TemperaturePerStep
+from satkeras.callbacks import GeometricTemperature, TemperaturePerEpoch, TemperaturePerStep
 from satkeras.phases import freeze, set_phase, set_thresholds, staircases
 from satkeras.quantizers import MaxWeightQuantizer, MovingRangeQuantizer, QuantizationNetworksActivationQuantizer
 
@@ -146,6 +146,18 @@ def test_the_temperature_rises_where_something_trains(model, images):
     assert temperatures(model) == {32.0, 30.0}
 
 
+def test_a_geometric_temperature_rises_by_a_factor(model, images):
+    set_phase(model, "weights")
+    seen = []
+    note = tf_keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: seen.append(max(temperatures(model)))
+    )
+    fit(model, images, GeometricTemperature(2, lowest=3, highest=300), note, epochs=2)
+    assert seen == [3, 30, 300, 300]
+    fit(model, images, GeometricTemperature(2, lowest=3, highest=300), epochs=1)
+    assert temperatures(model) == {300.0, 0.0}
+
+
 def test_a_resumed_run_goes_on_at_its_temperature(model, images, tmp_path):
     fit(model, images, TemperaturePerEpoch(5), epochs=2)
     model.save_weights(tmp_path / "weights.h5")
@@ -188,6 +200,11 @@ def test_models_and_arguments_that_are_refused(model, images):
     for arguments in ({"increase": 0}, {"highest": -1.0}):
         with pytest.raises(ValueError, match="must be positive. Received:"):
             TemperaturePerStep(**arguments)
+    for arguments in ({"steps": 0}, {"steps": 9, "lowest": -1.0}, {"steps": 9, "highest": np.inf}):
+        with pytest.raises(ValueError, match="must be positive. Received:"):
+            GeometricTemperature(**arguments)
+    with pytest.raises(ValueError, match="highest must not be below lowest. Received: lowest=5.0, highest=2"):
+        GeometricTemperature(9, highest=2)
 
 
 def test_a_phase_frees_only_what_a_phase_froze(model):
