@@ -1,6 +1,6 @@
 """Trains a small MobileNetV2 on CIFAR-100 from scratch: float, SAT with and without its rescale, tfmot's 8 bit.
 
-    python -m benchmarks.cifar100 --data_dir=DIR [--seeds=0 --seeds=1] [--epochs=30] [--only='SAT *']
+    python -m benchmarks.cifar100 --data_dir=DIR [--seeds=0 --seeds=1] [--epochs=30] [--only='SAT W4A4']
 
 Same first weights, same recipe, same epochs for all. Many classes are where SAT's rescale of the last layer matters.
 Every training is a file in `docs/results/cifar100/`, written as its epochs end; one that was interrupted goes on from
@@ -9,8 +9,11 @@ its last epoch, one that has ended is not run again. The table of all of them is
 
 import dataclasses
 import fnmatch
+import itertools
 import pathlib
 import statistics
+from collections.abc import Callable
+from typing import TypeAlias
 
 import numpy as np
 import tf_keras as keras
@@ -21,7 +24,7 @@ import tflite_export
 from benchmarks import results
 from examples import architectures, datasets
 from satkeras._compat import tfmot
-from satkeras.quantizers import DoReFaWeightQuantizer
+from satkeras.quantizers import DoReFaWeightQuantizer, SATWeightQuantizer
 from tflite_export.interpreter import open_interpreter, run
 
 FLAGS = flags.FLAGS
@@ -32,18 +35,48 @@ LEARNING_RATE = 0.1
 WEIGHT_DECAY = 4e-5
 
 
-def network(classes: int) -> keras.Model:
+def network(classes: int, batch_norm_momentum: float) -> keras.Model:
     """309,000 weights, 2.9 million multiplications: what two cores train in half an hour."""
     blocks = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 40, 2, 2), (6, 80, 2, 2), (6, 112, 1, 1))
     return architectures.mobilenet_v2(
-        (32, 32, 3), classes, width=0.75, blocks=blocks, last_channels=640, batch_norm_momentum=0.9
+        (32, 32, 3), classes, width=0.75, blocks=blocks, last_channels=640, batch_norm_momentum=batch_norm_momentum
     )
 
 
-def _sat(bits: int, scheme: satkeras.Scheme = satkeras.SCHEMES["sat"]):
+Make: TypeAlias = Callable[[keras.Model, np.ndarray], keras.Model]
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """One way to train the network.
+
+    Attributes:
+      stages: what makes the model of each stage from that of the stage before and some images; they share the epochs.
+      batch_norm_momentum: of the network.
+      alpha_learning_rate: that of the clip values over that of all else.
+    """
+
+    stages: tuple[Make, ...]
+    batch_norm_momentum: float = 0.9
+    alpha_learning_rate: float = 1.0
+
+
+SAT = satkeras.SCHEMES["sat"]
+WITHOUT_RESCALE = dataclasses.replace(SAT, lone_weights=DoReFaWeightQuantizer())
+WITH_ZERO = dataclasses.replace(
+    SAT, weights=DoReFaWeightQuantizer(grid="symmetric"), lone_weights=SATWeightQuantizer(grid="symmetric")
+)
+
+
+def _sat(weight_bits: int | None, activation_bits: int | None, scheme: satkeras.Scheme = SAT) -> Make:
     return lambda model, images: satkeras.quantize_model(
-        model, scheme, weight_bits=bits, activation_bits=bits, calibration_data=images
+        model, scheme, weight_bits=weight_bits, activation_bits=activation_bits, calibration_data=images
     )
+
+
+def _as_published(scheme: satkeras.Scheme = SAT) -> Make:
+    """4 bits from the paper's start: weights of scale 1, clip values of 8."""
+    return lambda model, images: satkeras.quantize_model(model, scheme)
 
 
 def _clamped(model: keras.Model, images: np.ndarray) -> keras.Model:
@@ -51,19 +84,33 @@ def _clamped(model: keras.Model, images: np.ndarray) -> keras.Model:
     return satkeras.quantize_model(model, "sat", weight_bits=None, activation_bits=None)
 
 
-# What makes the model of each stage from that of the stage before; the stages share the epochs.
 VARIANTS = {
-    "float": (lambda model, images: model,),
-    "SAT W4A4": (_sat(4),),
-    "SAT W4A4, the first half clamped": (_clamped, _sat(4)),
-    "SAT W4A4 without the rescale": (
-        _sat(4, dataclasses.replace(satkeras.SCHEMES["sat"], lone_weights=DoReFaWeightQuantizer())),
-    ),
-    "SAT W8A8": (_sat(8),),
-    "SAT W8A8, the first half clamped": (_clamped, _sat(8)),
-    "tfmot 8 bit": (lambda model, images: tfmot.quantization.keras.quantize_model(model),),
-    "SAT W4A4 with clip values from 8": (lambda model, images: satkeras.quantize_model(model, "sat"),),
+    "float": Variant((lambda model, images: model,)),
+    "SAT W4A4": Variant((_sat(4, 4),)),
+    "SAT W4A4, the first half clamped": Variant((_clamped, _sat(4, 4))),
+    "SAT W4A4 without the rescale": Variant((_sat(4, 4, WITHOUT_RESCALE),)),
+    "SAT W8A8": Variant((_sat(8, 8),)),
+    "SAT W8A8, the first half clamped": Variant((_clamped, _sat(8, 8))),
+    "tfmot 8 bit": Variant((lambda model, images: tfmot.quantization.keras.quantize_model(model),)),
+    "SAT W4A4, scales and clip values as published": Variant((_as_published(),)),
+    "SAT W4A4 without the rescale, scales and clip values as published": Variant((_as_published(WITHOUT_RESCALE),)),
+    "SAT W4A8": Variant((_sat(4, 8),)),
+    "SAT W8A4": Variant((_sat(8, 4),)),
+    "SAT W4A4, a grid with zero": Variant((_sat(4, 4, WITH_ZERO),)),
+    "SAT W4A4, learning rate of alpha 0.1 of the rest's": Variant((_sat(4, 4),), alpha_learning_rate=0.1),
+    "SAT W4A4, batch norm momentum 0.99": Variant((_sat(4, 4),), batch_norm_momentum=0.99),
 }
+
+
+class _SGD(keras.optimizers.SGD):
+    """Gives clip values a learning rate of their own."""
+
+    def __init__(self, *args, alpha_learning_rate: float, **kwargs):
+        super().__init__(*args, **kwargs)
+        self._alpha_learning_rate = alpha_learning_rate
+
+    def update_step(self, gradient, variable):
+        super().update_step(gradient * self._alpha_learning_rate if "alpha" in variable.name else gradient, variable)
 
 
 def train(variant: str, seed: int, epochs: int, data: datasets.Images, path: pathlib.Path) -> None:
@@ -84,16 +131,16 @@ def train(variant: str, seed: int, epochs: int, data: datasets.Images, path: pat
     output.mkdir(parents=True, exist_ok=True)
     images, labels = data.test
     calibration_images = data.train[0][:CALIBRATION_IMAGES].astype(np.float32)
-    model = network(data.classes)
-    stages = VARIANTS[variant]
-    ends = [epochs * (stage + 1) // len(stages) for stage in range(len(stages))]
-    for stage, (make, start, end) in enumerate(zip(stages, [0, *ends], ends, strict=False)):
+    chosen = VARIANTS[variant]
+    model = network(data.classes, chosen.batch_norm_momentum)
+    ends = [epochs * stage // len(chosen.stages) for stage in range(len(chosen.stages) + 1)]
+    for stage, (make, (start, end)) in enumerate(zip(chosen.stages, itertools.pairwise(ends), strict=True)):
         model = make(model, calibration_images)
         ended = output / f"stage_{stage}.h5"
         if ended.exists():
             model.load_weights(ended)
             continue
-        _compile(model, len(data.train[0]) // BATCH_SIZE * (end - start))
+        _compile(model, len(data.train[0]) // BATCH_SIZE * (end - start), chosen.alpha_learning_rate)
 
         def note(epoch, logs, start=start):
             for name, key in (("loss", "loss"), ("accuracy", "val_accuracy")):
@@ -122,9 +169,10 @@ def train(variant: str, seed: int, epochs: int, data: datasets.Images, path: pat
     results.write(path, result)
 
 
-def _compile(model: keras.Model, steps: int) -> None:
+def _compile(model: keras.Model, steps: int, alpha_learning_rate: float) -> None:
     schedule = keras.optimizers.schedules.CosineDecay(LEARNING_RATE, steps)
-    optimizer = keras.optimizers.SGD(schedule, momentum=0.9, nesterov=True, weight_decay=WEIGHT_DECAY)
+    options = {"momentum": 0.9, "nesterov": True, "weight_decay": WEIGHT_DECAY}
+    optimizer = _SGD(schedule, alpha_learning_rate=alpha_learning_rate, **options)
     optimizer.exclude_from_weight_decay(var_names=["depthwise_kernel", "gamma", "beta", "bias", "alpha"])
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(optimizer, loss, metrics=["accuracy"])

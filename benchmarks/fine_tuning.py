@@ -91,22 +91,19 @@ def _qn(weight_bits: int | str, activation_bits: int, stages) -> Run:
 _UNIFORM = dataclasses.replace(satkeras.SCHEMES["qn"], activations=PACTQuantizer())
 
 
-def _learned(**options) -> satkeras.Scheme:
-    weights = QuantizationNetworksWeightQuantizer(learn_thresholds=True, **options)
+def _qn_weights(**options) -> satkeras.Scheme:
+    weights = QuantizationNetworksWeightQuantizer(**options)
     return dataclasses.replace(satkeras.SCHEMES["qn"], weights=weights, lone_weights=weights)
 
 
-def _geometric(bits: int | str, epochs: int) -> Run:
-    return Run(
-        "resnet20",
-        _learned(gradient_temperature=None),
-        bits,
-        8,
-        (("weights", epochs),),
-        "qn, learned thresholds, temperature from 5 to 300",
-        highest_temperature=300.0,
-        lowest_temperature=5.0,
-    )
+_LEARNED = _qn_weights(learn_thresholds=True)
+_EXACT = _qn_weights(gradient_temperature=None)
+
+
+def _by_a_factor(weight_bits: int | str, epochs: int) -> Run:
+    title = "qn, temperature from 5 by a factor to 300, exact gradient"
+    stages = (("weights", epochs),)
+    return Run("resnet20", _EXACT, weight_bits, 8, stages, title, highest_temperature=300.0, lowest_temperature=5.0)
 
 
 _WEIGHTS_ALONE = (("weights", 5),)
@@ -117,9 +114,9 @@ RUNS = (
     _plain("resnet8", "sat", 4, 5),
     Run("resnet20", None, None, None, ((None, 5),), "float"),
     *(_qn(bits, 8, _WEIGHTS_ALONE) for bits in ("3bit+-4", "ternary", 1)),
-    *(Run("resnet20", _learned(), bits, 8, _WEIGHTS_ALONE, "qn, learned thresholds") for bits in ("ternary", 1)),
+    *(Run("resnet20", _LEARNED, bits, 8, _WEIGHTS_ALONE, "qn, learned thresholds") for bits in ("ternary", 1)),
     *(_qn(bits, 8, (("weights", 15),)) for bits in ("ternary", 1)),
-    *(_geometric(bits, 15) for bits in ("ternary", 1)),
+    *(_by_a_factor(bits, 15) for bits in ("ternary", 1)),
     *(_qn(bits, 2, _THREE_PHASES) for bits in ("3bit+-4", 1)),
     _qn("3bit+-4", 2, (("weights", 4), ("activations", 3), ("both", 8))),
     Run("resnet20", _UNIFORM, "3bit+-4", 2, _WEIGHTS_ALONE, "qn weights and pact activations"),
