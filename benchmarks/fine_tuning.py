@@ -99,13 +99,7 @@ def _qn_weights(**options) -> satkeras.Scheme:
 _LEARNED = _qn_weights(learn_thresholds=True)
 _EXACT = _qn_weights(gradient_temperature=None)
 
-
-def _by_a_factor(weight_bits: int | str, epochs: int) -> Run:
-    title = "qn, temperature from 5 by a factor to 300, exact gradient"
-    stages = (("weights", epochs),)
-    return Run("resnet20", _EXACT, weight_bits, 8, stages, title, highest_temperature=300.0, lowest_temperature=5.0)
-
-
+_BY_A_FACTOR = {"title": "qn, temperature by a factor", "highest_temperature": 300.0, "lowest_temperature": 5.0}
 _WEIGHTS_ALONE = (("weights", 5),)
 _THREE_PHASES = (("weights", 2), ("activations", 1), ("both", 2))
 
@@ -115,8 +109,8 @@ RUNS = (
     Run("resnet20", None, None, None, ((None, 5),), "float"),
     *(_qn(bits, 8, _WEIGHTS_ALONE) for bits in ("3bit+-4", "ternary", 1)),
     *(Run("resnet20", _LEARNED, bits, 8, _WEIGHTS_ALONE, "qn, learned thresholds") for bits in ("ternary", 1)),
-    *(_qn(bits, 8, (("weights", 15),)) for bits in ("ternary", 1)),
-    *(_by_a_factor(bits, 15) for bits in ("ternary", 1)),
+    _qn("ternary", 8, (("weights", 15),)),
+    *(Run("resnet20", _EXACT, 1, 8, (("weights", epochs),), **_BY_A_FACTOR) for epochs in (5, 15)),
     *(_qn(bits, 2, _THREE_PHASES) for bits in ("3bit+-4", 1)),
     _qn("3bit+-4", 2, (("weights", 4), ("activations", 3), ("both", 8))),
     Run("resnet20", _UNIFORM, "3bit+-4", 2, _WEIGHTS_ALONE, "qn weights and pact activations"),
