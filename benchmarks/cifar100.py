@@ -94,6 +94,8 @@ VARIANTS = {
     "tfmot 8 bit": Variant((lambda model, images: tfmot.quantization.keras.quantize_model(model),)),
     "SAT W4A4, scales and clip values as published": Variant((_as_published(),)),
     "SAT W4A4 without the rescale, scales and clip values as published": Variant((_as_published(WITHOUT_RESCALE),)),
+    "SAT W2A2": Variant((_sat(2, 2),)),
+    "SAT W3A3": Variant((_sat(3, 3),)),
     "SAT W4A8": Variant((_sat(4, 8),)),
     "SAT W8A4": Variant((_sat(8, 4),)),
     "SAT W4A4, a grid with zero": Variant((_sat(4, 4, WITH_ZERO),)),
