@@ -7,6 +7,7 @@ import numpy as np
 from satkeras._compat import keras, weight_variables
 from satkeras.graph import Graph, Node
 from satkeras.layers import canonical_layers
+from satkeras.masked_relu import MaskedReLU
 from satkeras.placement import Placement
 from satkeras.quantize_configs import InjectedQuantizeConfig, OutputQuantizeConfig, WeightQuantizeConfig
 from satkeras.quantizers import Quantizer
@@ -40,7 +41,8 @@ def with_quantizers(graph: Graph, placement: Placement) -> tuple[Graph, dict[Lay
     """The graph with an identity layer wherever a tensor is quantized, and the config of each layer to annotate.
 
     The identity layers are called `<layer>_output`, or `<layer>_input` where a stream branches off. A ReLU6 whose
-    result a learned clip bounds becomes a ReLU: the clip takes its place (as in SAT's MobileNets).
+    result a learned clip bounds becomes a ReLU: the clip takes its place (as in SAT's MobileNets). Where nothing but
+    the ReLU itself would keep its result for the backward pass it becomes a `MaskedReLU`.
     """
     configs: dict[Layer, InjectedQuantizeConfig] = {
         layer: WeightQuantizeConfig(quantizer) for layer, quantizer in placement.weights.items()
@@ -55,14 +57,12 @@ def with_quantizers(graph: Graph, placement: Placement) -> tuple[Graph, dict[Lay
         return node
 
     def quantized(source: Node, quantizer: Quantizer, name: str) -> Node:
-        while name in names:
-            name += "_"
-        names.add(name)
+        name = _new_name(name, names)
         layer = keras.layers.Activation("linear", name=name, dtype=source.layer.dtype_policy)
         configs[layer] = OutputQuantizeConfig(quantizer)
         return add(Node(name, layer, (source,), source.shape))
 
-    relu_layers: dict[Layer, Layer] = {}
+    relus = _relus(graph, placement, names)
     for node in graph.nodes:
         taken = tuple(made[parent] for parent in node.inputs)
         if node in placement.branches:
@@ -71,12 +71,7 @@ def with_quantizers(graph: Graph, placement: Placement) -> tuple[Graph, dict[Lay
                 branches[branch] = quantized(*branch, f"{node.name}_input")
             taken = (branches[branch],)
         stored = placement.tensors.get(node)
-        layer = node.layer
-        if isinstance(layer, keras.layers.ReLU) and stored is not None and stored.replaces_relu6:
-            if layer not in relu_layers:
-                name = _unbounded_name(graph, node, placement, names)
-                relu_layers[layer] = keras.layers.ReLU(name=name, dtype=layer.dtype_policy)
-            layer = relu_layers[layer]
+        layer = relus.get(node, node.layer)
         made[node] = add(Node(node.name, layer, taken, node.shape, node.training))
         if stored is not None:
             made[node] = quantized(made[node], stored, f"{node.name}_output")
@@ -84,12 +79,24 @@ def with_quantizers(graph: Graph, placement: Placement) -> tuple[Graph, dict[Lay
     return Graph(tuple(nodes), inputs, tuple(made[node] for node in graph.outputs), graph.name), configs
 
 
-def _unbounded_name(graph: Graph, node: Node, placement: Placement, names: set[str]) -> str:
-    """The ReLU6's own name, unless some call of it keeps the maximum and so the name."""
-    calls = [placement.tensors.get(other) for other in graph.nodes if other.layer is node.layer]
-    if all(stored is not None and stored.replaces_relu6 for stored in calls):
-        return node.layer.name
-    name = f"{node.layer.name}_clipped"
+def _relus(graph: Graph, placement: Placement, names: set[str]) -> dict[Node, Layer]:
+    """What takes the place of a ReLU, for each call of it. The calls of a layer share theirs."""
+    found: dict[Node, Layer] = {}
+    for layer in dict.fromkeys(node.layer for node in graph.nodes if isinstance(node.layer, keras.layers.ReLU)):
+        calls = {node: placement.tensors.get(node) for node in graph.nodes if node.layer is layer}
+        clipped = [node for node, stored in calls.items() if stored is not None and stored.replaces_relu6]
+        others = [node for node in calls if node not in clipped]
+        keepers = [node for node, stored in calls.items() if stored is None or stored.keeps_input]
+        if clipped:
+            name = _new_name(f"{layer.name}_clipped", names) if others else layer.name
+            found |= dict.fromkeys(clipped, keras.layers.ReLU(name=name, dtype=layer.dtype_policy))
+        if not set(others) & set(keepers):
+            found |= dict.fromkeys(others, MaskedReLU.from_config(layer.get_config()))
+    return found
+
+
+def _new_name(name: str, names: set[str]) -> str:
+    """A name that is not among `names`, and now is."""
     while name in names:
         name += "_"
     names.add(name)
@@ -142,4 +149,5 @@ def latent_weights(layer: Layer) -> list[np.ndarray]:
 
 def _unwrapped(layer: Layer) -> Layer:
     inner = layer.layer if has_quantizer(layer) else layer
-    return type(inner).from_config(inner.get_config())
+    made = keras.layers.ReLU if isinstance(inner, MaskedReLU) else type(inner)
+    return made.from_config(inner.get_config())

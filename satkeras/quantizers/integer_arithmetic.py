@@ -84,6 +84,8 @@ class MovingRangeQuantizer(Quantizer):
       Jacob et al. 2018, section 3.1.
     """
 
+    keeps_input = False
+
     num_bits: int | None = 8
     signed: bool = False
     decay: float = 0.99

@@ -1,0 +1,22 @@
+"""A ReLU for a tensor that is rounded at once: it keeps a byte a value for the backward pass, not its result."""
+
+import tensorflow as tf
+
+from satkeras._compat import keras, serializable
+
+
+@serializable
+class MaskedReLU(keras.layers.ReLU):
+    """Keras' ReLU, with the same result and gradient.
+
+    Its derivative is read off a mask of bools. TensorFlow's reads it off the result, which a float network keeps
+    anyway, as the next layer's input; where a quantizer comes between the two it would be kept for that alone.
+    """
+
+    def call(self, inputs):
+        @tf.custom_gradient
+        def forward(x):
+            passed = x > 0 if self.max_value is None else (x > 0) & (x < self.max_value)
+            return super(MaskedReLU, self).call(x), lambda g: tf.where(passed, g, tf.zeros_like(g))
+
+        return forward(inputs)
