@@ -17,6 +17,12 @@ class MaskedReLU(keras.layers.ReLU):
         @tf.custom_gradient
         def forward(x):
             passed = x > 0 if self.max_value is None else (x > 0) & (x < self.max_value)
-            return super(MaskedReLU, self).call(x), lambda g: tf.where(passed, g, tf.zeros_like(g))
+
+            def gradient(g):
+                # Otherwise a graph makes floats of the mask as soon as it is there, and keeps them until g comes.
+                with tf.control_dependencies([g]):
+                    return g * tf.cast(passed, g.dtype)
+
+            return super(MaskedReLU, self).call(x), gradient
 
         return forward(inputs)
