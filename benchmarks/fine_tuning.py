@@ -112,7 +112,7 @@ RUNS = (
     _qn("ternary", 8, (("weights", 15),)),
     *(Run("resnet20", _EXACT, 1, 8, (("weights", epochs),), **_BY_A_FACTOR) for epochs in (5, 15)),
     *(_qn(bits, 2, _THREE_PHASES) for bits in ("3bit+-4", 1)),
-    _qn("3bit+-4", 2, (("weights", 4), ("activations", 3), ("both", 8))),
+    *(_qn("3bit+-4", 2, (("weights", 4), ("activations", 3), ("both", 8), *more)) for more in ((), (("both", 8),))),
     Run("resnet20", _UNIFORM, "3bit+-4", 2, _WEIGHTS_ALONE, "qn weights and pact activations"),
     *(_plain("resnet20", scheme, bits, 5) for bits in (2, 3, 4, 8) for scheme in ("sat", "pact")),
 )
