@@ -82,7 +82,7 @@ class GeometricTemperature(_Temperature):
     """Multiplies the temperature before every training step: T = lowest, lowest q, lowest q^2, ..., highest.
 
     Sigmoids stay soft for longer than where a constant is added, and their exact derivative
-    (`gradient_temperature=None`) can follow them. Not the paper's; docs/results/temperature.md has both.
+    (`gradient_temperature=None`) can follow them. Not the paper's; docs/results/fine_tuning.md has runs of both.
 
     Args:
       steps: how many training steps lead from the lowest to the highest, q = (highest / lowest)^(1 / steps).
