@@ -68,7 +68,7 @@ WITH_ZERO = dataclasses.replace(
 )
 
 
-def _sat(weight_bits: int | None, activation_bits: int | None, scheme: satkeras.Scheme = SAT) -> Make:
+def _sat(weight_bits: int, activation_bits: int, scheme: satkeras.Scheme = SAT) -> Make:
     return lambda model, images: satkeras.quantize_model(
         model, scheme, weight_bits=weight_bits, activation_bits=activation_bits, calibration_data=images
     )
@@ -107,7 +107,7 @@ VARIANTS = {
 class _SGD(keras.optimizers.SGD):
     """Gives clip values a learning rate of their own."""
 
-    def __init__(self, *args, alpha_learning_rate: float, **kwargs):
+    def __init__(self, alpha_learning_rate: float, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self._alpha_learning_rate = alpha_learning_rate
 
@@ -163,6 +163,7 @@ def train(variant: str, seed: int, epochs: int, data: datasets.Images, path: pat
         model.save_weights(ended)
     result["file_accuracy"] = None
     if variant.startswith("SAT"):
+        model.compile()  # The file would name this program's optimizer, which no other program knows.
         satkeras.save_model(model, output / "model.keras")
         report = tflite_export.export_tflite(model, output / "model.tflite", verify_data=images[:1000])
         (answers,) = run(open_interpreter((output / "model.tflite").read_bytes()), images)
@@ -173,8 +174,7 @@ def train(variant: str, seed: int, epochs: int, data: datasets.Images, path: pat
 
 def _compile(model: keras.Model, steps: int, alpha_learning_rate: float) -> None:
     schedule = keras.optimizers.schedules.CosineDecay(LEARNING_RATE, steps)
-    options = {"momentum": 0.9, "nesterov": True, "weight_decay": WEIGHT_DECAY}
-    optimizer = _SGD(schedule, alpha_learning_rate=alpha_learning_rate, **options)
+    optimizer = _SGD(alpha_learning_rate, schedule, momentum=0.9, nesterov=True, weight_decay=WEIGHT_DECAY)
     optimizer.exclude_from_weight_decay(var_names=["depthwise_kernel", "gamma", "beta", "bias", "alpha"])
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(optimizer, loss, metrics=["accuracy"])

@@ -7,7 +7,7 @@ from satkeras._compat import keras, serializable
 
 @serializable
 class MaskedReLU(keras.layers.ReLU):
-    """Keras' ReLU, with the same result and gradient.
+    """Keras' ReLU: the same result, and the same gradient as long as the incoming one is finite.
 
     Its derivative is read off a mask of bools. TensorFlow's reads it off the result, which a float network keeps
     anyway, as the next layer's input; where a quantizer comes between the two it would be kept for that alone.

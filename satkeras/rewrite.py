@@ -85,13 +85,13 @@ def _relus(graph: Graph, placement: Placement, names: set[str]) -> dict[Node, La
     for layer in dict.fromkeys(node.layer for node in graph.nodes if isinstance(node.layer, keras.layers.ReLU)):
         calls = {node: placement.tensors.get(node) for node in graph.nodes if node.layer is layer}
         clipped = [node for node, stored in calls.items() if stored is not None and stored.replaces_relu6]
+        masked = [node for node, stored in calls.items() if stored is not None and not stored.keeps_input]
         others = [node for node in calls if node not in clipped]
-        keepers = [node for node, stored in calls.items() if stored is None or stored.keeps_input]
         if clipped:
             name = _new_name(f"{layer.name}_clipped", names) if others else layer.name
             found |= dict.fromkeys(clipped, keras.layers.ReLU(name=name, dtype=layer.dtype_policy))
-        if not set(others) & set(keepers):
-            found |= dict.fromkeys(others, MaskedReLU.from_config(layer.get_config()))
+        if masked and masked == others:
+            found |= dict.fromkeys(masked, MaskedReLU.from_config(layer.get_config()))
     return found
 
 
