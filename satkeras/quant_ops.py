@@ -140,7 +140,7 @@ def pact(x, alpha, levels, calibrated=True):
         def calibrated_gradient(g):
             dx = _inside(g, x, alpha, levels)
             # Outside the range y is alpha or ratio alpha, inside dx is g: all three sums in two.
-            return dx, (tf.reduce_sum(g * y) - tf.reduce_sum(dx * x)) / alpha
+            return dx, (_dot(g, y) - _dot(dx, x)) / alpha
 
         def gradient(g):
             dx, below, above = tf.quantization.fake_quant_with_min_max_vars_gradient(
@@ -166,6 +166,11 @@ def _inside(g, x, clip, levels):
     with tf.control_dependencies([g]):
         scaled = x / clip
     return tf.quantization.fake_quant_with_min_max_args_gradient(g, scaled, ratio, 1.0, **_kernel(levels))
+
+
+def _dot(a, b):
+    """The sum of the products, in one pass over both tensors: a matrix product needs no tensor of products."""
+    return tf.squeeze(tf.matmul(tf.reshape(a, [1, -1]), tf.reshape(b, [1, -1]), transpose_b=True))
 
 
 def _kernel(levels) -> dict:

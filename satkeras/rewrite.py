@@ -7,10 +7,10 @@ import numpy as np
 from satkeras._compat import keras, weight_variables
 from satkeras.graph import Graph, Node
 from satkeras.layers import canonical_layers
-from satkeras.masked_relu import MaskedReLU
 from satkeras.placement import Placement
 from satkeras.quantize_configs import InjectedQuantizeConfig, OutputQuantizeConfig, WeightQuantizeConfig
 from satkeras.quantizers import Quantizer
+from satkeras.relus import AbsorbedReLU, MaskedReLU
 from satkeras.wrapper import QuantizeWrapper
 
 Layer: TypeAlias = keras.layers.Layer
@@ -40,9 +40,10 @@ def canonical(source: Graph) -> tuple[Graph, dict[Layer, Layer]]:
 def with_quantizers(graph: Graph, placement: Placement) -> tuple[Graph, dict[Layer, InjectedQuantizeConfig]]:
     """The graph with an identity layer wherever a tensor is quantized, and the config of each layer to annotate.
 
-    The identity layers are called `<layer>_output`, or `<layer>_input` where a stream branches off. A ReLU6 whose
-    result a learned clip bounds becomes a ReLU: the clip takes its place (as in SAT's MobileNets). Where nothing but
-    the ReLU itself would keep its result for the backward pass it becomes a `MaskedReLU`.
+    The identity layers are called `<layer>_output`, or `<layer>_input` where a stream branches off. A learned
+    clip takes the place of the ReLU before it, of a ReLU6's maximum, too (as in SAT's MobileNets): it becomes an
+    `AbsorbedReLU`. Where nothing but the ReLU itself would keep its result for the backward pass it becomes a
+    `MaskedReLU`.
     """
     configs: dict[Layer, InjectedQuantizeConfig] = {
         layer: WeightQuantizeConfig(quantizer) for layer, quantizer in placement.weights.items()
@@ -84,12 +85,12 @@ def _relus(graph: Graph, placement: Placement, names: set[str]) -> dict[Node, La
     found: dict[Node, Layer] = {}
     for layer in dict.fromkeys(node.layer for node in graph.nodes if isinstance(node.layer, keras.layers.ReLU)):
         calls = {node: placement.tensors.get(node) for node in graph.nodes if node.layer is layer}
-        clipped = [node for node, stored in calls.items() if stored is not None and stored.replaces_relu6]
+        clipped = [node for node, stored in calls.items() if stored is not None and stored.replaces_relu]
         masked = [node for node, stored in calls.items() if stored is not None and not stored.keeps_input]
         others = [node for node in calls if node not in clipped]
         if clipped:
             name = _new_name(f"{layer.name}_clipped", names) if others else layer.name
-            found |= dict.fromkeys(clipped, keras.layers.ReLU(name=name, dtype=layer.dtype_policy))
+            found |= dict.fromkeys(clipped, AbsorbedReLU(name=name, dtype=layer.dtype_policy))
         if masked and masked == others:
             found |= dict.fromkeys(masked, MaskedReLU.from_config(layer.get_config()))
     return found
@@ -149,5 +150,5 @@ def latent_weights(layer: Layer) -> list[np.ndarray]:
 
 def _unwrapped(layer: Layer) -> Layer:
     inner = layer.layer if has_quantizer(layer) else layer
-    made = keras.layers.ReLU if isinstance(inner, MaskedReLU) else type(inner)
+    made = keras.layers.ReLU if isinstance(inner, AbsorbedReLU | MaskedReLU) else type(inner)
     return made.from_config(inner.get_config())

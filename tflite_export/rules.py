@@ -13,7 +13,7 @@ import numpy as np
 from satkeras._compat import keras
 from satkeras.graph import Node
 from satkeras.integers import integer_weight
-from satkeras.masked_relu import MaskedReLU
+from satkeras.relus import AbsorbedReLU, MaskedReLU
 from satkeras.rewrite import has_quantizer
 from tflite_export.plan import (
     Add,
@@ -147,6 +147,7 @@ RULES: dict[type, Callable] = {
     _layers.Dense: _linear_layer,
     _layers.BatchNormalization: _batch_norm,
     _layers.ReLU: _relu,
+    AbsorbedReLU: _relu,
     MaskedReLU: _relu,
     _layers.Add: _add_layer,
     _layers.GlobalAveragePooling2D: _global_average,

@@ -22,7 +22,7 @@ class Quantizer(tfmot.quantization.keras.quantizers.Quantizer, abc.ABC):
     __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]  # subclasses are dataclasses
 
     num_bits: int | None
-    replaces_relu6: ClassVar[bool] = False  # its learned clip takes the place of a ReLU's fixed maximum
+    replaces_relu: ClassVar[bool] = False  # its learned clip takes the place of a ReLU before it, maximum and all
     keeps_input: ClassVar[bool] = True  # its backward pass reads the tensor that it quantizes
     reads_8_bits: ClassVar[bool] = False  # its levels are not evenly spaced in its input, which is stored at 8 bits
 

@@ -38,7 +38,7 @@ class PACTQuantizer(Quantizer):
       PACT, eq. 1-3; SAT, "calibrated gradient" (CG-PACT). Initial values 8 and 10: the SAT authors' code.
     """
 
-    replaces_relu6 = True
+    replaces_relu = True
 
     num_bits: int | None = 4
     signed: bool = False

@@ -1,4 +1,4 @@
-"""The ReLU that keeps a mask: Keras' own, result and gradient."""
+"""What ReLUs become where a quantizer comes next: Keras' own, result and gradient."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,8 @@ import tensorflow as tf
 import tf_keras
 
 import satkeras
-from satkeras.masked_relu import MaskedReLU
+from satkeras.quantizers import PACTQuantizer
+from satkeras.relus import AbsorbedReLU, MaskedReLU
 
 
 def value_and_gradient(layer, x):
@@ -21,6 +22,21 @@ def test_it_is_keras_relu(max_value):
     x = tf.constant([-np.inf, -3.0, -0.0, 0.0, 1e-30, 0.5, 2.4, 2.6, 5.9, 6.1, np.inf])
     found, expected = (value_and_gradient(kind(max_value), x) for kind in (MaskedReLU, tf_keras.layers.ReLU))
     for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("calibrated", [True, False])
+@pytest.mark.parametrize("num_bits", [2, 4, 8])
+def test_an_absorbed_one_changes_nothing_where_a_learned_clip_follows(num_bits, calibrated):
+    x = tf.constant([-np.inf, -3.0, -0.1, 1e-30, 0.01, 0.5, 1.4, 1.6, 5.9, np.inf])
+    quantizer, alpha = PACTQuantizer(num_bits, calibrated=calibrated), tf.Variable(1.5)
+    found = []
+    for relu in (AbsorbedReLU(), tf_keras.layers.ReLU()):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = quantizer(relu(x), True, {"alpha": alpha})
+        found.append((y, *tape.gradient(y, [x, alpha], tf.range(1.0, 1.0 + len(x)))))
+    for one, other in zip(*found, strict=True):
         np.testing.assert_array_equal(one, other)
 
 
@@ -40,7 +56,7 @@ def test_the_backward_pass_reads_only_the_mask():
     assert {value.deref().dtype for value in read - {g.ref()}} == {tf.bool}
 
 
-def test_it_stands_where_a_moving_range_follows():
+def test_where_each_stands():
     image = tf_keras.Input((8, 8, 3))
     x = tf_keras.layers.Conv2D(4, 3)(image)
     x = tf_keras.layers.Conv2D(4, 3)(tf_keras.layers.ReLU(6.0, name="a")(x))
@@ -48,7 +64,7 @@ def test_it_stands_where_a_moving_range_follows():
     float_model = tf_keras.Model(image, tf_keras.layers.ReLU(6.0, name="end")(x))
     model = satkeras.quantize_model(float_model, "sat", overrides={"c": "int8"})
     kinds = {name: type(model.get_layer(name)) for name in "ab"}
-    assert kinds == {"a": tf_keras.layers.ReLU, "b": MaskedReLU}
+    assert kinds == {"a": AbsorbedReLU, "b": MaskedReLU}
     assert [model.get_layer(name).max_value for name in "ab"] == [None, 6.0]
     inner = satkeras.strip(model)
     assert {type(inner.get_layer(name)) for name in "ab"} == {tf_keras.layers.ReLU}

@@ -1,8 +1,20 @@
-"""A ReLU for a tensor that is rounded at once: it keeps a byte a value for the backward pass, not its result."""
+"""What a ReLU becomes where a quantizer comes next: it need not do, or keep, what the quantizer does anyway."""
 
 import tensorflow as tf
 
 from satkeras._compat import keras, serializable
+
+
+@serializable
+class AbsorbedReLU(keras.layers.ReLU):
+    """A ReLU that the quantizer after it takes over: it passes on what it gets.
+
+    The unsigned levels of a learned clip begin at 0, so that both passes come to the same without it. Only at 0 itself
+    does the gradient differ: a ReLU stops it, the clip's edges belong to its inside.
+    """
+
+    def call(self, inputs):
+        return inputs
 
 
 @serializable
