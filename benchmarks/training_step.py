@@ -4,7 +4,8 @@
 
 32x32 images, batch 128, CPU. The variants take turns in one process, some steps each, so that what else the machine
 does hits all of them; a ratio is that of the fastest rounds, because all that only adds, and often to whole rounds.
-Peak memory is that of a process of its own, less what it holds when it has been traced and trained with eight images. Results: `docs/results/training_step.json` and `.md`.
+Peak memory is that of a process of its own, less what it holds when it has been traced and trained with eight images.
+Results: `docs/results/training_step.json` and `.md`.
 """
 
 import os
