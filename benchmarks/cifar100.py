@@ -217,8 +217,8 @@ def table() -> str:
     return results.page(
         "CIFAR-100 from scratch: a MobileNetV2 of 309,000 weights, 10,000 test images",
         f"`python -m benchmarks.cifar100`: SGD with Nesterov momentum, cosine from {LEARNING_RATE} over all epochs "
-        f"(over each half where one is clamped), batch {BATCH_SIZE}, weight decay {WEIGHT_DECAY:g}, accuracy after the last "
-        "epoch. Unless said otherwise, SAT starts with the weight scales, clip values and statistics of "
+        f"(over each half where one is clamped), batch {BATCH_SIZE}, weight decay {WEIGHT_DECAY:g}, accuracy after the "
+        "last epoch. Unless said otherwise, SAT starts with the weight scales, clip values and statistics of "
         f"{CALIBRATION_IMAGES} training images.",
         ("", "epochs", "accuracy", "each seed", "in the file", "training loss"),
         rows,
