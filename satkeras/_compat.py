@@ -6,6 +6,7 @@ in satkeras imports `keras` from here, so no environment variable is needed.
 
 from typing import Any
 
+import tensorflow as tf
 import tensorflow_model_optimization as tfmot
 import tf_keras as keras
 from tensorflow_model_optimization.python.core.quantization.keras.quantize_layout_transform import (
@@ -17,6 +18,7 @@ from tensorflow_model_optimization.python.core.quantization.keras.quantize_wrapp
     QuantizeWrapperV2 as TfmotQuantizeWrapper,
 )
 from tf_keras.src.mixed_precision import autocast_variable
+from tf_keras.src.utils import control_flow_util
 
 __all__ = [
     "QuantizeLayoutTransform",
@@ -26,6 +28,7 @@ __all__ = [
     "call_of",
     "first_call",
     "float32_variables",
+    "in_xla",
     "keras",
     "output_variables",
     "serializable",
@@ -69,6 +72,11 @@ def output_variables(wrapper) -> Any:
 def first_call(layer):
     """The node of a layer's first call in a functional model, None before there is one."""
     return layer._inbound_nodes[0] if layer is not None and layer._inbound_nodes else None
+
+
+def in_xla() -> bool:
+    """Whether XLA compiles what is traced at the moment, as `jit_compile=True` asks."""
+    return control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
 
 
 def float32_variables():

@@ -5,6 +5,8 @@ All compute in float32 and work eagerly, in graphs and under XLA.
 
 import tensorflow as tf
 
+from satkeras._compat import in_xla
+
 
 def round_ste(x):
     """Round to the nearest integer, ties to even; the gradient passes straight through (DoReFa, eq. 5)."""
@@ -82,7 +84,7 @@ def fake_quantize(x, low, high, num_bits, narrow_range=False):
 def clip_and_round(x, clip, levels):
     """Clip to `clip` times [qmin / qmax, 1] and round to steps of `clip / qmax`; no gradient for the clip value.
 
-    The gradient of x is 1 inside the range, edges included (up to float32 rounding), and 0 outside.
+    The gradient of x is 1 inside the range, edges included, and 0 outside.
 
     Args:
       x: float32 tensor.
@@ -159,13 +161,12 @@ def _clipped_and_rounded(x, clip, levels):
 
 
 def _inside(g, x, clip, levels):
-    """The incoming gradient where x lies in the range, 0 elsewhere."""
-    # For a range of constants the kernel makes one pass; for one of variables three, two of them for their gradients.
-    ratio = levels[0] / levels[1]
-    # Otherwise a graph divides as soon as x is there, in the forward pass, and keeps one more tensor until g comes.
-    with tf.control_dependencies([g]):
-        scaled = x / clip
-    return tf.quantization.fake_quant_with_min_max_args_gradient(g, scaled, ratio, 1.0, **_kernel(levels))
+    """The incoming gradient where x lies in the range, edges included, 0 elsewhere."""
+    low = levels[0] / levels[1] * clip
+    if in_xla():  # which makes one pass of anything, and has no kernel for the operator below
+        return tf.where((x >= low) & (x <= clip), g, tf.zeros_like(g))
+    # The one kernel that does this in one pass.
+    return tf.raw_ops.QuantizeAndDequantizeV4Grad(gradients=g, input=x, input_min=low, input_max=clip, axis=-1)[0]
 
 
 def _dot(a, b):
