@@ -170,7 +170,10 @@ def _inside(g, x, clip, levels):
 
 
 def _dot(a, b):
-    """The sum of the products, in one pass over both tensors: a matrix product needs no tensor of products."""
+    """The sum of the products."""
+    if in_xla() or tf.config.list_logical_devices("GPU"):  # their matrix products may round the factors (TF32)
+        return tf.reduce_sum(a * b)
+    # One pass over both tensors, and no tensor of products.
     return tf.squeeze(tf.matmul(tf.reshape(a, [1, -1]), tf.reshape(b, [1, -1]), transpose_b=True))
 
 

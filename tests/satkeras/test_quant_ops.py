@@ -179,6 +179,16 @@ def test_pact_is_calibrated_as_autodiff_of_the_formula(signed, value_and_gradien
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
 
 
+def test_alphas_gradient_where_there_is_a_gpu(monkeypatch, value_and_gradients):
+    x = np.random.default_rng(0).uniform(-6, 6, 200)
+    found = []
+    for gpus in ([], ["GPU:0"]):
+        monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind, gpus=gpus: gpus)
+        found.append(value_and_gradients(lambda x, alpha: quant_ops.pact(x, alpha, (0, 15)), x, 3.1))
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5)  # sums in another order
+
+
 @pytest.mark.parametrize("jit_compile", [False, True], ids=["graph", "xla"])
 @pytest.mark.parametrize(
     "function",
