@@ -152,10 +152,8 @@ def train(variant: str, seed: int, epochs: int, data: datasets.Images, path: pat
         if ended.exists():
             model.load_weights(ended)
             continue
-        if chosen.restarts:
-            _compile(model, (end - start) * steps, chosen.alpha_learning_rate)
-        else:
-            _compile(model, epochs * steps, chosen.alpha_learning_rate, start * steps)
+        first, last = (start, end) if chosen.restarts else (0, epochs)
+        _compile(model, (last - first) * steps, (start - first) * steps, chosen.alpha_learning_rate)
 
         def note(epoch, logs, start=start):
             for name, key in (("loss", "loss"), ("accuracy", "val_accuracy")):
@@ -185,7 +183,7 @@ def train(variant: str, seed: int, epochs: int, data: datasets.Images, path: pat
     results.write(path, result)
 
 
-def _compile(model: keras.Model, steps: int, alpha_learning_rate: float, done: int = 0) -> None:
+def _compile(model: keras.Model, steps: int, done: int, alpha_learning_rate: float) -> None:
     schedule = keras.optimizers.schedules.CosineDecay(LEARNING_RATE, steps)
     optimizer = _SGD(alpha_learning_rate, schedule, momentum=0.9, nesterov=True, weight_decay=WEIGHT_DECAY)
     optimizer.iterations.assign(done)
