@@ -5,7 +5,7 @@ from tensorflow.lite.tools import flatbuffer_utils
 
 from tflite_export.errors import ExportError
 from tflite_export.match import TENSOR_TYPES, biases_of, constants_of, kernel_of, match_operators, scales_of
-from tflite_export.plan import LinearOperator, Operator, Plan, Tensor
+from tflite_export.plan import ConstantOperator, LinearOperator, Operator, Plan, Tensor
 
 
 def check_file(plan: Plan, content: bytes, input_type: str, output_type: str) -> None:
@@ -45,6 +45,10 @@ def _operator_differences(planned: Operator, operator, model) -> list[str]:
         differences += [f"its {name} differ" for name, pair in stored.items() if not np.array_equal(*pair)]
         if any(np.any(tensor.quantization.zeroPoint) for tensor in (kernel, bias) if tensor is not None):
             differences.append("its weights have a zero point")
+    if isinstance(planned, ConstantOperator):
+        scale = np.float32(model.subgraphs[0].tensors[operator.inputs[1]].quantization.scale[0])
+        if scale != planned.constant.scale:
+            differences.append(f"the scale of its constant is {scale}, planned {planned.constant.scale}")
     return differences
 
 

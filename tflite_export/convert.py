@@ -9,7 +9,7 @@ from tflite_export.check import check_file, uint8_zero_point
 from tflite_export.emit import emit
 from tflite_export.errors import ExportError
 from tflite_export.match import TENSOR_TYPES, constants_of, match_operators
-from tflite_export.plan import LinearOperator, Plan
+from tflite_export.plan import ConstantOperator, LinearOperator, Plan
 
 TYPES = {"uint8": tf.uint8, "int8": tf.int8, "float32": tf.float32}
 
@@ -53,6 +53,9 @@ def _write_planned_numbers(plan: Plan, model) -> None:
     """Sets every scale, zero point and bias of the file to the plan's, all within float32 rounding of it already."""
     matches = match_operators(plan, model)
     for planned, operator in matches.operators:
+        if isinstance(planned, ConstantOperator):
+            constant = model.subgraphs[0].tensors[operator.inputs[1]]
+            constant.quantization.scale = [float(planned.constant.scale)]
         if not isinstance(planned, LinearOperator):
             continue
         kernel, bias = constants_of(operator, model)

@@ -13,12 +13,16 @@ import tensorflow as tf
 from tflite_export.plan import (
     Activation,
     Add,
+    AddConstant,
+    Constant,
+    ConstantOperator,
     Convolution,
     DepthwiseConvolution,
     FullyConnected,
     LinearOperator,
     MaxPool,
     Mean,
+    MultiplyConstant,
     Operator,
     Pad,
     Plan,
@@ -38,7 +42,9 @@ def emit(plan: Plan) -> tf.Module:
         for place, operator in enumerate(plan.operators):
             taken = [values[x] for x in operator.inputs]
             if isinstance(operator, LinearOperator):
-                taken.append(_real_weights(operator, place))
+                taken.append(_unlike(operator.weights * operator.weight_scale.astype(np.float64), place))
+            if isinstance(operator, ConstantOperator):
+                taken.append(_real_constant(operator.constant, place))
             values[operator.output] = _EMIT[type(operator)](operator, *taken)
         return {f"output_{i}": values[x] for i, x in enumerate(plan.outputs)}
 
@@ -52,13 +58,20 @@ def _fake_quantize(value, tensor: Tensor):
     return tf.quantization.fake_quant_with_min_max_args(value, min=low, max=high, num_bits=8)
 
 
-def _real_weights(operator: LinearOperator, place: int):
-    """The float weights, no two operators' alike; FakeQuant rounds the difference, an eighth of a step at most, away.
+def _unlike(real: np.ndarray, place: int):
+    """A float constant, no two operators' alike; FakeQuant rounds the difference, a fourth of a step at most, away.
 
     Of equal constants, as a shared layer has them, the converter makes one, and gives it scales of its own.
     """
-    unlike = 1 - (place % 1024) * 2.0**-20
-    return tf.constant(operator.weights * (unlike * operator.weight_scale.astype(np.float64)), tf.float32)
+    return tf.constant(real * (1 - (place % 1024) * 2.0**-20), tf.float32)
+
+
+def _real_constant(constant: Constant, place: int):
+    low, high, real = (
+        (number - constant.zero_point) * np.float64(constant.scale) for number in (-128, 127, constant.integer)
+    )
+    unlike = _unlike(np.array([real]), place)
+    return tf.quantization.fake_quant_with_min_max_args(unlike, min=float(low), max=float(high), num_bits=8)
 
 
 def _per_channel(operator: LinearOperator, real):
@@ -111,6 +124,14 @@ def _add(operator: Add, left, right):
     return _finish(operator, left + right)
 
 
+def _add_constant(operator: AddConstant, x, real):
+    return _finish(operator, x + real)
+
+
+def _multiply_constant(operator: MultiplyConstant, x, real):
+    return _finish(operator, x * real)
+
+
 def _mean(operator: Mean, x):
     mean = tf.reduce_mean(x, (1, 2), keepdims=len(operator.output.shape) == 3)
     return _fake_quantize(mean, operator.output)
@@ -137,6 +158,8 @@ _EMIT: dict[type[Operator], Callable] = {
     DepthwiseConvolution: _depthwise,
     FullyConnected: _fully_connected,
     Add: _add,
+    AddConstant: _add_constant,
+    MultiplyConstant: _multiply_constant,
     Mean: _mean,
     MaxPool: _max_pool,
     Pad: _pad,

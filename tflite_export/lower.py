@@ -22,6 +22,7 @@ from tflite_export.plan import (
     DepthwiseConvolution,
     FullyConnected,
     Mean,
+    MultiplyConstant,
     Operator,
     Pad,
     Plan,
@@ -33,9 +34,10 @@ from tflite_export.requantize import (
     Problem,
     activation_tensor,
     add_operator,
-    identity,
     linear_operator,
     mean_operator,
+    multiply_operator,
+    rescaled,
 )
 from tflite_export.rules import RULES
 from tflite_export.steps import partial_sum, step_operators
@@ -171,7 +173,7 @@ class Lowering:
         if quantizer.reads_8_bits:
             return self._steps(self.stored(source), output, quantizer, variables)
         if isinstance(pending, Tensor):
-            pending = identity(pending)
+            pending = rescaled(pending)
         return self._close(dataclasses.replace(pending, layers=(*pending.layers, node.name)), output, clip)
 
     def _close(self, pending: Pending, output: Tensor, clip: Activation) -> Tensor:
@@ -185,18 +187,18 @@ class Lowering:
             return self.append(add_operator(pending, output, clip))
         if pending.kind is Mean:
             return self.append(mean_operator(pending, output, clip))
+        if pending.kind is MultiplyConstant:
+            return self.append(multiply_operator(pending, output, clip))
         return self._linear(pending, output, clip)
 
     def _steps(self, x: Tensor, output: Tensor, quantizer: Quantizer, variables) -> Tensor:
-        """Emits a step for each level, and their sum, all of them on images."""
-        x, result = self._image(x, f"{output.name}/image"), output
-        if len(output.shape) == 1:
-            result = dataclasses.replace(output, name=f"{output.name}/result", shape=x.shape, layer=None)
-        steps = [self.append(one) for one in step_operators(x, result, quantizer, variables)]
+        """Emits a step for each level, and their sum, all of them in steps of the input."""
+        output = dataclasses.replace(output, scale=x.scale)
+        steps = [self.append(one) for one in step_operators(x, output, quantizer, variables)]
         total = steps[0]
         for count, one in enumerate(steps[1:], start=2):
-            total = self.append(Add((total, one), partial_sum(result, count), activation="none"))
-        return result if result is output else self.append(Reshape((result,), output))
+            total = self.append(Add((total, one), partial_sum(output, count), activation="none"))
+        return total
 
     def _linear(self, pending: Pending, output: Tensor, clip: Activation) -> Tensor:
         (x,) = pending.inputs

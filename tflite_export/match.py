@@ -8,6 +8,8 @@ from tensorflow.lite.python import schema_py_generated as schema
 from tflite_export.errors import ExportError
 from tflite_export.plan import (
     Add,
+    Constant,
+    ConstantOperator,
     Convolution,
     DepthwiseConvolution,
     FullyConnected,
@@ -141,18 +143,22 @@ def _computes(planned: Operator, taken: list, operator, model, reshaped: dict[in
         return False
     tensors, options = model.subgraphs[0].tensors, operator.builtinOptions
     if (
-        isinstance(planned, (LinearOperator, Add))
+        isinstance(planned, (LinearOperator, Add, ConstantOperator))
         and _ACTIVATIONS.get(options.fusedActivationFunction) != planned.activation
     ):
         return False
-    if isinstance(planned, (Convolution, DepthwiseConvolution, MaxPool)) and not _same_window(planned.window, options):
-        return False
+    if isinstance(planned, (Convolution, DepthwiseConvolution, MaxPool)):
+        size = planned.pool if isinstance(planned, MaxPool) else planned.weights.shape[:2]
+        if not _same_window(planned.window, size, options):
+            return False
     if isinstance(planned, MaxPool) and (options.filterHeight, options.filterWidth) != tuple(planned.pool):
         return False
     if isinstance(planned, Pad):
         paddings = _constant(tensors[operator.inputs[1]], np.int32, model)
         if not np.array_equal(paddings, [(0, 0), *planned.paddings, (0, 0)]):
             return False
+    if isinstance(planned, ConstantOperator) and not _close_constant(planned, tensors[operator.inputs[1]], model):
+        return False
     if isinstance(planned, LinearOperator):
         kernel, bias = constants_of(operator, model)
         if not _close_constants(planned, kernel, bias, model):
@@ -185,7 +191,14 @@ def _same_constants_in_reals(planned: LinearOperator, kernel, biases: np.ndarray
     return bool((np.abs(biases * step - constants) <= step + CLOSE * np.abs(constants)).all())
 
 
-def _close_activation(planned: Tensor, tensor) -> bool:
+def _close_constant(planned: ConstantOperator, tensor, model) -> bool:
+    if TENSOR_TYPES[tensor.type] != "INT8" or model.buffers[tensor.buffer].data is None:
+        return False
+    integers = _constant(tensor, np.int8, model).ravel().tolist()
+    return integers == [planned.constant.integer] and _close_activation(planned.constant, tensor)
+
+
+def _close_activation(planned: Tensor | Constant, tensor) -> bool:
     quantization = tensor.quantization
     return (
         quantization is not None
@@ -196,13 +209,14 @@ def _close_activation(planned: Tensor, tensor) -> bool:
     )
 
 
-def _same_window(window: Window, options) -> bool:
+def _same_window(window: Window, size: tuple[int, ...], options) -> bool:
     dilations = (getattr(options, "dilationHFactor", 1), getattr(options, "dilationWFactor", 1))
     strides = (options.strideH, options.strideW)
     return (
         strides == tuple(window.strides)
         and dilations == tuple(window.dilations)
-        and _PADDINGS[options.padding] == window.padding
+        # A single weight has nothing to pad, and the converter may say either.
+        and (_PADDINGS[options.padding] == window.padding or tuple(size) == (1, 1))
     )
 
 

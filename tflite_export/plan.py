@@ -138,6 +138,60 @@ class Add(Operator):
     activation: Activation
 
 
+@dataclasses.dataclass(frozen=True)
+class Constant:
+    """One int8 number for all elements: `real = scale * (integer - zero_point)`.
+
+    Attributes:
+      integer: -128 .. 127.
+      scale: float32.
+      zero_point: -128 .. 127.
+    """
+
+    integer: int
+    scale: np.float32
+    zero_point: int = 0
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ConstantOperator(Operator):
+    """An operator of every element and one constant.
+
+    Attributes:
+      constant: its second operand.
+      activation: what is fused into it.
+    """
+
+    constant: Constant
+    activation: Activation
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class AddConstant(ConstantOperator):
+    """ADD of a constant of whole input steps, onto the input's scale: `clamp(x - x zero + offset + zero)`, exact."""
+
+    builtin = "ADD"
+    newest_version = 4
+
+    @property
+    def offset(self) -> int:
+        """The constant in steps of the input."""
+        return round((self.constant.integer - self.constant.zero_point) * self.constant.scale / self.inputs[0].scale)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class MultiplyConstant(ConstantOperator):
+    """MUL by a constant: `clamp(rint(m (x - x zero) c) + zero)`, `m = input scale * constant scale / output scale`."""
+
+    builtin = "MUL"
+    newest_version = 5
+
+    @property
+    def multiplier(self) -> np.float32:
+        """float32, rounded as XNNPACK rounds it."""
+        return self.inputs[0].scale * self.constant.scale / self.output.scale
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Mean(Operator):
     """MEAN over height and width, with requantization."""

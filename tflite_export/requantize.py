@@ -11,10 +11,12 @@ from satkeras.qparams import QuantParams, int8_spread
 from tflite_export.plan import (
     Activation,
     Add,
+    Constant,
     DepthwiseConvolution,
     FullyConnected,
     LinearOperator,
     Mean,
+    MultiplyConstant,
     Tensor,
     Window,
 )
@@ -23,6 +25,7 @@ from tflite_export.plan import (
 LARGEST_MULTIPLIER = 2.0**8
 SMALLEST_MULTIPLIER = 2.0**-32
 SMALLEST_ADD_RATIO = 2.0**-10
+SMALLEST_PRODUCT_RATIO = 2.0**-16
 # The converter widens every range to at least 1e-6, and so changes any smaller step.
 SMALLEST_SCALE = np.float32(1e-6 / 254)
 
@@ -86,8 +89,13 @@ def activation_tensor(node: Node, params: QuantParams) -> tuple[Tensor, Activati
     return Tensor(node.name, node.shape, np.float32(scale), zero_point, step, lowest, highest, node.name), clip
 
 
+def rescaled(x: Tensor) -> Pending:
+    """A stored tensor as the result of a multiplication by 1: the way to requantize it."""
+    return Pending(MultiplyConstant, (x,), ())
+
+
 def identity(x: Tensor) -> Pending:
-    """A stored tensor as the result of a 1x1 depthwise convolution: the exact way to requantize or rescale it."""
+    """A stored tensor as the result of a 1x1 depthwise convolution: the way to rescale its channels, or shift them."""
     channels = x.shape[-1]
     return Pending(
         DepthwiseConvolution,
@@ -119,6 +127,40 @@ def mean_operator(pending: Pending, output: Tensor, clip: Activation) -> Mean:
     if x.scale != np.float32(x.step):
         raise Problem(f"MEAN cannot read {x.name}, which is stored in units of its clip value")
     return Mean(pending.inputs, output, layers=pending.layers)
+
+
+def multiply_operator(pending: Pending, output: Tensor, activation: Activation) -> MultiplyConstant:
+    """The requantization of a stored tensor: MUL by 127 steps of a constant.
+
+    A tensor has 256 codes at most, so many multipliers make the same integers. The one that is taken stays clear of
+    those that would not: no code's product then lies so close to midway between two levels that it depends on how a
+    kernel rounds. XNNPACK rounds to even on x86 and up on Arm, the reference kernels round twice.
+    """
+    (x,) = pending.inputs
+    low, high = _equivalent_ratios(x, output, x.step / output.step)
+    ratio = np.clip(x.step / output.step, low + (high - low) / 4, high - (high - low) / 4)
+    # A smaller one is not for XNNPACK, and this one makes zeros of all codes, too.
+    ratio = max(ratio, 127 * SMALLEST_PRODUCT_RATIO * (1 + 1e-6))
+    if ratio >= LARGEST_MULTIPLIER:
+        raise Problem(f"a step of its input is {ratio:g} of its own, beyond 2^8: its output range is tiny")
+    constant = Constant(127, np.float32(ratio * float(output.scale) / float(x.scale) / 127))
+    if constant.scale < SMALLEST_SCALE:
+        raise Problem(f"its step is {output.step:g}, too small beside its input's {x.step:g} for TFLite")
+    return MultiplyConstant(pending.inputs, output, layers=pending.layers, constant=constant, activation=activation)
+
+
+def _equivalent_ratios(x: Tensor, output: Tensor, ratio: float) -> tuple[float, float]:
+    """Between which ratios of steps every code of `x` rounds, ties away from zero, to the level it has at `ratio`."""
+    codes = np.arange(x.lowest, x.highest + 1, dtype=np.float64) - x.zero_point
+    codes = codes[codes != 0]
+    ends = output.lowest - output.zero_point, output.highest - output.zero_point
+    # For a code below zero mirrored: then every code and its level rise with the ratio.
+    lowest, highest = np.where(codes > 0, ends[0], -ends[1]), np.where(codes > 0, ends[1], -ends[0])
+    codes = np.abs(codes)
+    levels = np.clip(np.floor(codes * ratio + 0.5), lowest, highest)
+    low = np.where(levels > lowest, (levels - 0.5) / codes, 0).max(initial=0)
+    high = np.where(levels < highest, (levels + 0.5) / codes, np.inf).min(initial=np.inf)
+    return low, min(high, 2 * ratio)
 
 
 def linear_operator(pending: Pending, x: Tensor, output: Tensor, activation: Activation) -> LinearOperator:

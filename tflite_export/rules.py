@@ -28,7 +28,7 @@ from tflite_export.plan import (
     Tensor,
     Window,
 )
-from tflite_export.requantize import Pending, Problem, identity
+from tflite_export.requantize import Pending, Problem, identity, rescaled
 
 _layers = keras.layers
 
@@ -72,7 +72,7 @@ def _batch_norm(walk, node: Node, layer) -> Pending:
 def _relu(walk, node: Node, layer) -> Pending:
     before = walk.taken(node.inputs[0])
     if isinstance(before, Tensor):
-        before = identity(before)
+        before = rescaled(before)
     ceiling = np.inf if layer.max_value is None else float(layer.max_value)
     return dataclasses.replace(before, layers=(*before.layers, node.name), relu=True, ceiling=ceiling)
 

@@ -1,8 +1,7 @@
 """A quantizer whose levels are not evenly spaced, as operators: a step for each level, and their sum.
 
-`[code >= T]` is a 1x1 depthwise convolution onto a tensor of two levels, 126 and 127: its fused ReLU clamps below, int8
-saturates above. Every step has a slope of its own; with equal ones TensorFlow's converter merges the convolutions and
-leaves float sums.
+`[code >= T]` is an ADD of a constant onto a tensor of two levels, 126 and 127, on the scale of its input: with T at
+level 1, its fused ReLU clamps what is below, int8 saturates above. Nothing is rounded, so all kernels agree.
 """
 
 import dataclasses
@@ -11,26 +10,29 @@ import numpy as np
 
 from satkeras.integers import first_codes
 from satkeras.quantizers import Quantizer
-from tflite_export.plan import LinearOperator, Tensor
-from tflite_export.requantize import identity, linear_operator
+from tflite_export.plan import AddConstant, Constant, Tensor
+
+# Where zero lies in the constants: they run from 1, for a step at the lowest code, to -254, for one at the highest.
+CONSTANT_ZERO_POINT = 126
 
 
-def step_operators(x: Tensor, output: Tensor, quantizer: Quantizer, variables) -> list[LinearOperator]:
+def step_operators(x: Tensor, output: Tensor, quantizer: Quantizer, variables) -> list[AddConstant]:
     """`[code of x >= T]` for each level of a quantizer above 0, in steps of `output`; one alone is `output` itself."""
     codes = np.arange(x.lowest, x.highest + 1)
     first = first_codes(quantizer, variables, np.float32(x.step) * (codes - x.zero_point))
-    return [_step(x, output, x.lowest + int(index), slope) for slope, index in enumerate(first, start=1)]
+    return [_step(x, output, x.lowest + int(index), place) for place, index in enumerate(first, start=1)]
 
 
-def _step(x: Tensor, output: Tensor, first_code: int, slope: int) -> LinearOperator:
+def _step(x: Tensor, output: Tensor, first_code: int, place: int) -> AddConstant:
     stored = partial_sum(output, 1)
     if stored is not output:
-        stored = dataclasses.replace(stored, name=f"{output.name}/step_{slope}")
-    one = identity(x)
-    # A rise of `slope` levels for each code, with level 1 at the first code.
-    rise = slope * output.step / x.step * one.step
-    bias = output.step * (1 - slope * (first_code - x.zero_point)) * one.step
-    return linear_operator(dataclasses.replace(one, step=rise, bias=bias), x, stored, "relu")
+        stored = dataclasses.replace(stored, name=f"{output.name}/step_{place}")
+    rise = 1 - (first_code - x.zero_point)
+    # A step beyond all codes needs one more than int8 holds; two lie one double step further.
+    steps_per_unit = 1 if rise >= -254 else 2
+    integer = CONSTANT_ZERO_POINT + rise // steps_per_unit
+    constant = Constant(integer, x.scale * np.float32(steps_per_unit), CONSTANT_ZERO_POINT)
+    return AddConstant((x,), stored, constant=constant, activation="relu")
 
 
 def partial_sum(output: Tensor, count: int) -> Tensor:

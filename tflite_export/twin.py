@@ -14,12 +14,14 @@ import tensorflow as tf
 from satkeras._compat import keras
 from tflite_export.plan import (
     Add,
+    AddConstant,
     Convolution,
     DepthwiseConvolution,
     FullyConnected,
     LinearOperator,
     MaxPool,
     Mean,
+    MultiplyConstant,
     Operator,
     Pad,
     Plan,
@@ -152,6 +154,16 @@ def _add(layer: IntegerOperator, operator: Add, left, right):
     return _store(operator, tf.cast(tf.floor(total * 2.0**-shift), tf.float32))
 
 
+def _add_constant(layer: IntegerOperator, operator: AddConstant, x):
+    return _store(operator, x - operator.inputs[0].zero_point + operator.offset)
+
+
+def _multiply_constant(layer: IntegerOperator, operator: MultiplyConstant, x):
+    constant = operator.constant
+    product = (x - operator.inputs[0].zero_point) * (constant.integer - constant.zero_point)
+    return _store(operator, tf.round(product * operator.multiplier))
+
+
 def _mean(layer: IntegerOperator, operator: Mean, x):
     source, output = operator.inputs[0], operator.output
     keepdims = len(output.shape) == 3
@@ -192,6 +204,8 @@ _COMPUTE: dict[type[Operator], Callable] = {
     DepthwiseConvolution: _depthwise,
     FullyConnected: _fully_connected,
     Add: _add,
+    AddConstant: _add_constant,
+    MultiplyConstant: _multiply_constant,
     Mean: _mean,
     MaxPool: _max_pool,
     Pad: _pad,

@@ -77,6 +77,24 @@ def test_a_bias(plan, tampering, builtin):
     assert_found(plan, tampering.content(), operator.output.name, "its bias differ|no such")
 
 
+@pytest.mark.parametrize("part", ["integer", "zero point"])
+def test_a_constant(plan, tampering, part):
+    operator = last(plan, "MUL")
+    constant = tampering.kernel(operator)
+    if part == "integer":
+        tampering.add_one(constant, np.int8)
+    else:
+        constant.quantization.zeroPoint = [1]
+    assert_found(plan, tampering.content(), operator.output.name, "no such MUL")
+
+
+def test_the_last_bit_of_a_constants_scale(plan, tampering):
+    operator = last(plan, "MUL")
+    quantization = tampering.kernel(operator).quantization
+    quantization.scale = next_float(quantization.scale)
+    assert_found(plan, tampering.content(), operator.output.name, "the scale of its constant is .*, planned")
+
+
 def next_float(scales) -> list[float]:
     return [*scales[:-1], float(np.nextafter(np.float32(scales[-1]), np.float32(np.inf)))]
 
@@ -90,7 +108,7 @@ def test_the_last_bit_of_a_weights_scale(plan, tampering, builtin, part, message
     assert_found(plan, tampering.content(), operator.output.name, message)
 
 
-@pytest.mark.parametrize("builtin", [*OPERATORS, "ADD", "MAX_POOL_2D", "MEAN", "SOFTMAX"])
+@pytest.mark.parametrize("builtin", [*OPERATORS, "ADD", "MUL", "MAX_POOL_2D", "MEAN", "SOFTMAX"])
 def test_the_last_bit_of_an_activations_scale(plan, tampering, builtin):
     operator = last(plan, builtin)
     quantization = tampering.output(operator).quantization
@@ -98,7 +116,7 @@ def test_the_last_bit_of_an_activations_scale(plan, tampering, builtin):
     assert_found(plan, tampering.content(), operator.output.name, "its scale is .*, planned")
 
 
-@pytest.mark.parametrize("builtin", [*OPERATORS, "ADD", "MAX_POOL_2D", "MEAN", "SOFTMAX"])
+@pytest.mark.parametrize("builtin", [*OPERATORS, "ADD", "MUL", "MAX_POOL_2D", "MEAN", "SOFTMAX"])
 def test_an_activations_zero_point(plan, tampering, builtin):
     operator = last(plan, builtin)
     quantization = tampering.output(operator).quantization

@@ -22,6 +22,7 @@ VERSIONS_OF_TF26 = {
     "FULLY_CONNECTED": 9,
     "MAX_POOL_2D": 3,
     "MEAN": 3,
+    "MUL": 5,
     "PAD": 4,
     "QUANTIZE": 2,
     "RESHAPE": 1,

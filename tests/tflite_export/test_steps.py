@@ -11,7 +11,7 @@ from tflite_export import ExportError
 from tflite_export.convert import convert
 from tflite_export.interpreter import open_interpreter, run
 from tflite_export.lower import make_plan
-from tflite_export.plan import Add, DepthwiseConvolution
+from tflite_export.plan import Add, AddConstant
 from tflite_export.twin import build_twin
 from tflite_export.verify import verify
 
@@ -63,8 +63,7 @@ def test_every_integer_is_the_twins(weight_bits, activation_bits, steps, quantiz
     found = verify(model, plan, convert(plan), random_images(model, 4))
     assert found.differing == 0
     assert found.worst_layer_share == 0
-    step_operators = [op for op in plan.operators if op.output.lowest >= 126 and op.output.highest == 127]
-    assert len([op for op in step_operators if isinstance(op, DepthwiseConvolution)]) == 3 * steps
+    assert len([op for op in plan.operators if isinstance(op, AddConstant)]) == 3 * steps
     assert len([op for op in plan.operators if isinstance(op, Add)]) == 3 * max(steps - 1, 0)
 
 

@@ -12,12 +12,15 @@ from tflite_export.convert import convert
 from tflite_export.interpreter import open_interpreter, run
 from tflite_export.plan import (
     Add,
+    AddConstant,
+    Constant,
     Convolution,
     DepthwiseConvolution,
     FullyConnected,
     LinearOperator,
     MaxPool,
     Mean,
+    MultiplyConstant,
     Operator,
     Pad,
     Plan,
@@ -99,6 +102,20 @@ def numpy_add(operator: Add, left, right):
     return clamp(total >> shift, operator.output, operator.activation)
 
 
+def numpy_add_constant(operator: AddConstant, x):
+    (source,), constant = operator.inputs, operator.constant
+    offset = (constant.integer - constant.zero_point) * int(constant.scale / source.scale)
+    return clamp(x - source.zero_point + offset, operator.output, operator.activation)
+
+
+def numpy_multiply_constant(operator: MultiplyConstant, x):
+    (source,), constant = operator.inputs, operator.constant
+    multiplier = source.scale * constant.scale / operator.output.scale
+    assert multiplier.dtype == np.float32
+    product = (x - source.zero_point) * (constant.integer - constant.zero_point)
+    return clamp(np.rint(product.astype(np.float32) * multiplier), operator.output, operator.activation)
+
+
 def numpy_mean(operator: Mean, x):
     """The zero points take part in the rounding: XNNPACK rounds `sum * multiplier + offset`, all in float32."""
     (source,), output = operator.inputs, operator.output
@@ -135,6 +152,8 @@ NUMPY = {
     DepthwiseConvolution: numpy_depthwise,
     FullyConnected: numpy_fully_connected,
     Add: numpy_add,
+    AddConstant: numpy_add_constant,
+    MultiplyConstant: numpy_multiply_constant,
     Mean: numpy_mean,
     MaxPool: numpy_max_pool,
     Pad: numpy_pad,
@@ -241,6 +260,32 @@ def additions(draw) -> Add:
     return Add((left, right), output, activation=draw(st.sampled_from(["none", "relu"])))
 
 
+shapes = st.one_of(st.tuples(sizes), st.tuples(sizes, sizes, sizes))
+
+
+@st.composite
+def constant_additions(draw) -> AddConstant:
+    x = draw(tensors("x", draw(shapes)))
+    constant = Constant(draw(zero_points), x.scale * np.float32(draw(st.sampled_from([1, 2]))), draw(zero_points))
+    output, activation = tensor("y", x.shape, x.scale, draw(zero_points)), draw(st.sampled_from(["none", "relu"]))
+    assume(constant.integer != constant.zero_point or activation == "relu")  # the converter drops a bare `x + 0`
+    return AddConstant((x,), output, constant=constant, activation=activation)
+
+
+@st.composite
+def constant_multiplications(draw) -> MultiplyConstant:
+    x = draw(tensors("x", draw(shapes)))
+    constant = Constant(draw(zero_points), draw(scales), draw(zero_points))
+    assume(constant.integer != constant.zero_point)  # the converter makes nothing of a product with 0
+    activation = draw(st.sampled_from(["none", "relu", "relu_n1_to_1"]))
+    output = draw(tensors("y", x.shape))
+    if activation == "relu_n1_to_1":
+        top = draw(st.sampled_from([1, 3, 7, 15, 31, 63]))
+        output = Tensor("y", x.shape, np.float32(1 / top), 0, 1 / top, -top, top)
+    assume(2**-16 <= x.scale * constant.scale / output.scale < 2**8)
+    return MultiplyConstant((x,), output, constant=constant, activation=activation)
+
+
 @st.composite
 def means(draw) -> Mean:
     x = draw(tensors("x", draw(st.tuples(st.integers(1, 12), st.integers(1, 12), sizes))))
@@ -280,6 +325,8 @@ OPERATORS = {
     "depthwise": depthwise_convolutions(),
     "fully_connected": fully_connected(),
     "add": additions(),
+    "add_constant": constant_additions(),
+    "multiply_constant": constant_multiplications(),
     "mean": means(),
     "max_pool": max_pools(),
     "pad": pads(),
