@@ -1,9 +1,12 @@
 """What other kernels make of a file: every operator alone, fed the twin's integers; and the answers of the whole.
 
-    python -m benchmarks.kernels --data_dir=DIR --other_python=PYTHON [--models='runs/fine_tuning/*/model.keras']
+    python -m benchmarks.kernels --data_dir=DIR --other_python=PYTHON --arm_python='qemu-aarch64 -L ROOT PYTHON'
+        [--models='runs/fine_tuning/*/model.keras'] [--images=100]
 
 LiteRT's default kernels, its kernels without delegates and its reference kernels run here; tflite-runtime 2.14 and
-TensorFlow Lite Micro in processes of their own, by a Python that has `tflite-runtime==2.14.0 tflite-micro "numpy<2"`.
+TensorFlow Lite Micro in processes of their own, by a Python that has `tflite-runtime==2.14.0 tflite-micro "numpy<2"`;
+the default kernels of a phone by a 64-bit Arm Python that has `ai-edge-litert`, on such a machine or in QEMU
+(`-cpu cortex-a76`, ROOT holding Debian's arm64 packages of python3.11 and what it needs; 2.3 crashes there, 2.1 runs).
 Fed the same integers, an operator that differs does so by its own rounding, not by what came before. Every model is a
 file in `docs/results/kernels/`, one that is there is not run again; the table of all is `docs/results/kernels.md`.
 """
@@ -11,6 +14,7 @@ file in `docs/results/kernels/`, one that is there is not run again; the table o
 import collections
 import copy
 import pathlib
+import shlex
 import subprocess
 import tempfile
 
@@ -32,7 +36,12 @@ from tflite_export.verify import input_codes
 FLAGS = flags.FLAGS
 RESULTS = results.FOLDER / "kernels"
 HERE = {"LiteRT, default": "default", "LiteRT, no delegate": "builtin", "LiteRT, reference": "reference"}
-ELSEWHERE = {"tflite-runtime 2.14": "tflite-runtime", "TensorFlow Lite Micro": "tflite-micro"}
+# The runtime, and the flag that names its Python.
+ELSEWHERE = {
+    "LiteRT, default, 64-bit Arm": ("litert", "arm_python"),
+    "tflite-runtime 2.14": ("tflite-runtime", "other_python"),
+    "TensorFlow Lite Micro": ("tflite-micro", "other_python"),
+}
 CAUSES = """\
 Classes of difference, all of one level, and what causes them:
 
@@ -85,8 +94,9 @@ def outputs_of(content: bytes, inputs: list[np.ndarray], kernels: str) -> list[n
         model.write_bytes(content)
         np.savez(given, *inputs)
         count = len(flatbuffer_utils.read_model_from_bytearray(bytearray(content)).subgraphs[0].outputs)
-        command = [FLAGS.other_python, other_runtime.__file__, ELSEWHERE[kernels], model, given, str(count), taken]
-        subprocess.run(command, check=True)
+        runtime, python = ELSEWHERE[kernels]
+        interpreter = shlex.split(FLAGS[python].value)
+        subprocess.run([*interpreter, other_runtime.__file__, runtime, model, given, str(count), taken], check=True)
         with np.load(taken) as archive:
             return [archive[name] for name in archive.files]
 
@@ -172,4 +182,5 @@ def main(argv) -> None:
 if __name__ == "__main__":
     define_flags(images=200)
     flags.DEFINE_string("other_python", None, "A Python with tflite-runtime 2.14 and tflite-micro.", required=True)
+    flags.DEFINE_string("arm_python", None, "A 64-bit Arm Python with ai-edge-litert.", required=True)
     app.run(main)

@@ -1,10 +1,10 @@
-"""Runs a file on tflite-runtime or TensorFlow Lite Micro, in a process and an environment of its own.
+"""Runs a file on LiteRT, tflite-runtime or TensorFlow Lite Micro, in a process and an environment of its own.
 
-    python benchmarks/other_runtime.py (tflite-runtime|tflite-micro) model.tflite inputs.npz COUNT outputs.npz
+    python benchmarks/other_runtime.py (litert|tflite-runtime|tflite-micro) model.tflite inputs.npz COUNT outputs.npz
 
 Both archives hold an array for each input or output of the file, in its order, with the examples along the first axis;
-COUNT is the number of outputs, which TensorFlow Lite Micro cannot tell. Nothing of this project is imported: both
-packages want an older NumPy, beside no TensorFlow.
+COUNT is the number of outputs, which TensorFlow Lite Micro cannot tell. Nothing of this project is imported: LiteRT may
+run on another kind of processor, the other two want an older NumPy and no TensorFlow beside them.
 """
 
 import sys
@@ -14,11 +14,22 @@ import numpy as np
 ARENA_BYTES = 1 << 28
 
 
+def on_litert(content, examples, count):
+    """Yields the outputs of each example."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    return on_interpreter(Interpreter(model_content=content), examples, count)
+
+
 def on_tflite_runtime(content, examples, count):
     """Yields the outputs of each example."""
     from tflite_runtime.interpreter import Interpreter  # pyright: ignore
 
-    interpreter = Interpreter(model_content=content)
+    return on_interpreter(Interpreter(model_content=content), examples, count)
+
+
+def on_interpreter(interpreter, examples, count):
+    """Yields the outputs of each example."""
     interpreter.allocate_tensors()
     slots = [detail["index"] for detail in interpreter.get_input_details()]
     outputs = [detail["index"] for detail in interpreter.get_output_details()[:count]]
@@ -43,7 +54,7 @@ def on_tflite_micro(content, examples, count):
 
 def main(runtime, model, inputs, count, outputs):
     """Runs all the examples."""
-    run = {"tflite-runtime": on_tflite_runtime, "tflite-micro": on_tflite_micro}[runtime]
+    run = {"litert": on_litert, "tflite-runtime": on_tflite_runtime, "tflite-micro": on_tflite_micro}[runtime]
     with open(model, "rb") as file:
         content = file.read()
     with np.load(inputs) as archive:
