@@ -9,7 +9,6 @@ its last epoch, one that has ended is not run again. The table of all of them is
 
 import dataclasses
 import fnmatch
-import itertools
 import pathlib
 import statistics
 from collections.abc import Callable
@@ -51,18 +50,25 @@ class Variant:
     """One way to train the network.
 
     Attributes:
-      stages: what makes the model of each stage from that of the stage before and some images.
-      starts: when each stage begins, as a part of all epochs.
-      restarts: whether the learning rate begins anew in each stage; otherwise it goes on falling.
-      batch_norm_momentum: of the network.
+      make: what makes the model from the network, or from the model that another variant has trained, and some images.
+      after: that other variant, if any.
+      until: where it ends, as a part of all epochs; it begins where the other variant ends.
+      restarts: whether the learning rate begins anew; otherwise it goes on falling along one cosine over all epochs.
+      batch_norm_momentum: of the network, where it is not another variant's.
       alpha_learning_rate: that of the clip values over that of all else.
     """
 
-    stages: tuple[Make, ...]
-    starts: tuple[float, ...] = (0.0,)
+    make: Make
+    after: str | None = None
+    until: float = 1.0
     restarts: bool = False
     batch_norm_momentum: float = 0.9
     alpha_learning_rate: float = 1.0
+
+    def span(self, epochs: int) -> tuple[int, int]:
+        """The epochs it begins and ends with."""
+        start = VARIANTS[self.after].until if self.after else 0
+        return round(epochs * start), round(epochs * self.until)
 
 
 SAT = satkeras.SCHEMES["sat"]
@@ -87,29 +93,40 @@ def _float(model: keras.Model, images: np.ndarray) -> keras.Model:
     return model
 
 
+def _tfmot(model: keras.Model, images: np.ndarray) -> keras.Model:
+    return tfmot.quantization.keras.quantize_model(model)
+
+
 def _clamped(model: keras.Model, images: np.ndarray) -> keras.Model:
     """SAT's first stage: weights transformed and rescaled, nothing rounded."""
     return satkeras.quantize_model(model, "sat", weight_bits=None, activation_bits=None)
 
 
+_TWO_THIRDS = "float, the first two thirds"
+_HALF = "SAT clamped, the first half"
+
 VARIANTS = {
-    "float": Variant((_float,)),
-    "SAT W4A4": Variant((_sat(4, 4),)),
-    "SAT W4A4, the first two thirds float": Variant((_float, _sat(4, 4)), (0, 2 / 3)),
-    "SAT W4A4, the first half clamped": Variant((_clamped, _sat(4, 4)), (0, 1 / 2), restarts=True),
-    "SAT W4A4 without the rescale": Variant((_sat(4, 4, WITHOUT_RESCALE),)),
-    "SAT W8A8": Variant((_sat(8, 8),)),
-    "SAT W8A8, the first two thirds float": Variant((_float, _sat(8, 8)), (0, 2 / 3)),
-    "tfmot 8 bit": Variant((lambda model, images: tfmot.quantization.keras.quantize_model(model),)),
-    "SAT W4A4, scales and clip values as published": Variant((_as_published(),)),
-    "SAT W4A4 without the rescale, scales and clip values as published": Variant((_as_published(WITHOUT_RESCALE),)),
-    "SAT W2A2": Variant((_sat(2, 2),)),
-    "SAT W3A3": Variant((_sat(3, 3),)),
-    "SAT W4A8": Variant((_sat(4, 8),)),
-    "SAT W8A4": Variant((_sat(8, 4),)),
-    "SAT W4A4, a grid with zero": Variant((_sat(4, 4, WITH_ZERO),)),
-    "SAT W4A4, learning rate of alpha 0.1 of the rest's": Variant((_sat(4, 4),), alpha_learning_rate=0.1),
-    "SAT W4A4, batch norm momentum 0.99": Variant((_sat(4, 4),), batch_norm_momentum=0.99),
+    "float": Variant(_float),
+    _TWO_THIRDS: Variant(_float, until=2 / 3),
+    _HALF: Variant(_clamped, until=1 / 2, restarts=True),
+    "SAT W4A4": Variant(_sat(4, 4)),
+    "SAT W4A4, the first two thirds float": Variant(_sat(4, 4), _TWO_THIRDS),
+    "SAT W4A4, the first half clamped": Variant(_sat(4, 4), _HALF, restarts=True),
+    "SAT W4A4 without the rescale": Variant(_sat(4, 4, WITHOUT_RESCALE)),
+    "SAT W4A4 without the rescale, the first two thirds float": Variant(_sat(4, 4, WITHOUT_RESCALE), _TWO_THIRDS),
+    "SAT W8A8": Variant(_sat(8, 8)),
+    "SAT W8A8, the first two thirds float": Variant(_sat(8, 8), _TWO_THIRDS),
+    "tfmot 8 bit": Variant(_tfmot),
+    "tfmot 8 bit, the first two thirds float": Variant(_tfmot, _TWO_THIRDS),
+    "SAT W4A4, scales and clip values as published": Variant(_as_published()),
+    "SAT W4A4 without the rescale, scales and clip values as published": Variant(_as_published(WITHOUT_RESCALE)),
+    "SAT W2A2, the first two thirds float": Variant(_sat(2, 2), _TWO_THIRDS),
+    "SAT W3A3, the first two thirds float": Variant(_sat(3, 3), _TWO_THIRDS),
+    "SAT W4A8": Variant(_sat(4, 8)),
+    "SAT W8A4": Variant(_sat(8, 4)),
+    "SAT W4A4, a grid with zero": Variant(_sat(4, 4, WITH_ZERO)),
+    "SAT W4A4, learning rate of alpha 0.1 of the rest's": Variant(_sat(4, 4), alpha_learning_rate=0.1),
+    "SAT W4A4, batch norm momentum 0.99": Variant(_sat(4, 4), batch_norm_momentum=0.99),
 }
 
 
@@ -124,9 +141,31 @@ class _SGD(keras.optimizers.SGD):
         super().update_step(gradient * self._alpha_learning_rate if "alpha" in variable.name else gradient, variable)
 
 
-def train(variant: str, seed: int, epochs: int, data: datasets.Images, path: pathlib.Path) -> None:
-    """Runs what is left of a training; its result is the file `path`."""
+def _weights(variant: str, epochs: int, seed: int) -> pathlib.Path:
+    """Where a variant's last weights are."""
+    return pathlib.Path(FLAGS.output) / _path(variant, epochs, seed).stem / "weights.h5"
+
+
+def _untrained(variant: str, seed: int, epochs: int, data: datasets.Images) -> keras.Model:
+    """The model that a variant trains, as it is before."""
+    chosen = VARIANTS[variant]
+    if chosen.after is None:
+        model = network(data.classes, chosen.batch_norm_momentum)
+    else:
+        model = _untrained(chosen.after, seed, epochs, data)
+        model.load_weights(_weights(chosen.after, epochs, seed))
+    return chosen.make(model, data.train[0][:CALIBRATION_IMAGES].astype(np.float32))
+
+
+def train(variant: str, seed: int, epochs: int, data: datasets.Images) -> None:
+    """Runs what is left of a training, first of the one it comes after."""
+    chosen, path, weights = VARIANTS[variant], _path(variant, epochs, seed), _weights(variant, epochs, seed)
+    if chosen.after is not None and not _weights(chosen.after, epochs, seed).exists():
+        train(chosen.after, seed, epochs, data)
+    print(f"\n=== {variant}, seed {seed}", flush=True)
+    keras.backend.clear_session()
     keras.utils.set_random_seed(seed)
+    before = (results.read(_path(chosen.after, epochs, seed)) or {}) if chosen.after else {}
     result = results.read(path) or {
         "variant": variant,
         "seed": seed,
@@ -135,27 +174,22 @@ def train(variant: str, seed: int, epochs: int, data: datasets.Images, path: pat
         "learning_rate": LEARNING_RATE,
         "weight_decay": WEIGHT_DECAY,
         **results.environment(),
-        "loss": [],
-        "accuracy": [],
+        "loss": before.get("loss", []),
+        "accuracy": before.get("accuracy", []),
     }
-    output = pathlib.Path(FLAGS.output) / path.stem
+    output = weights.parent
     output.mkdir(parents=True, exist_ok=True)
     images, labels = data.test
-    calibration_images = data.train[0][:CALIBRATION_IMAGES].astype(np.float32)
-    chosen = VARIANTS[variant]
-    model = network(data.classes, chosen.batch_norm_momentum)
-    ends = [round(epochs * part) for part in (*chosen.starts, 1)]
-    steps = len(data.train[0]) // BATCH_SIZE
-    for stage, (make, (start, end)) in enumerate(zip(chosen.stages, itertools.pairwise(ends), strict=True)):
-        model = make(model, calibration_images)
-        ended = output / f"stage_{stage}.h5"
-        if ended.exists():
-            model.load_weights(ended)
-            continue
+    model = _untrained(variant, seed, epochs, data)
+    start, end = chosen.span(epochs)
+    if weights.exists():
+        model.load_weights(weights)
+    else:
+        steps = len(data.train[0]) // BATCH_SIZE
         first, last = (start, end) if chosen.restarts else (0, epochs)
         _compile(model, (last - first) * steps, (start - first) * steps, chosen.alpha_learning_rate)
 
-        def note(epoch, logs, start=start):
+        def note(epoch, logs):
             for name, key in (("loss", "loss"), ("accuracy", "val_accuracy")):
                 result[name] = [*result[name][: start + epoch], logs[key]]
             results.write(path, result)
@@ -167,13 +201,13 @@ def train(variant: str, seed: int, epochs: int, data: datasets.Images, path: pat
             validation_batch_size=250,
             callbacks=[
                 keras.callbacks.LambdaCallback(on_epoch_end=note),
-                keras.callbacks.BackupAndRestore(output / f"backup_{stage}"),
+                keras.callbacks.BackupAndRestore(output / "backup"),
             ],
             verbose=2,
         )
-        model.save_weights(ended)
+        model.save_weights(weights)
     result["file_accuracy"] = None
-    if variant.startswith("SAT"):
+    if variant.startswith("SAT") and end == epochs:
         model.compile()  # The file would name this program's optimizer, which no other program knows.
         satkeras.save_model(model, output / "model.keras")
         report = tflite_export.export_tflite(model, output / "model.tflite", verify_data=images[:1000])
@@ -181,6 +215,7 @@ def train(variant: str, seed: int, epochs: int, data: datasets.Images, path: pat
         result["file_accuracy"] = float(np.mean(answers.argmax(-1) == labels))
         result["differing_integers_1000_images"] = report.verification.differing if report.verification else None
     results.write(path, result)
+    RESULTS.with_suffix(".md").write_text(table())
 
 
 def _compile(model: keras.Model, steps: int, done: int, alpha_learning_rate: float) -> None:
@@ -208,8 +243,8 @@ def table() -> str:
         last = [result["accuracy"][-1] for result in trained]
         files = [f"{result['file_accuracy']:.2%}" for result in trained if result.get("file_accuracy")]
         loss = statistics.mean(result["loss"][-1] for result in trained)
-        so_far = min(len(result["accuracy"]) for result in trained)
-        length = f"{epochs}" if so_far == epochs else f"{so_far} of {epochs}, still running"
+        so_far, (_, end) = min(len(result["accuracy"]) for result in trained), VARIANTS[variant].span(epochs)
+        length = f"{end}" if so_far == end else f"{so_far} of {end}, still running"
         each = ", ".join(f"{accuracy:.2%}" for accuracy in last)
         rows.append((variant, length, f"{statistics.mean(last):.2%}", each, ", ".join(files), f"{loss:.3f}"))
     return results.page(
@@ -230,13 +265,9 @@ def main(argv) -> None:
     data = datasets.load("cifar100", FLAGS.data_dir)
     for seed in FLAGS.seeds:
         for variant in VARIANTS:
-            path = _path(variant, FLAGS.epochs, seed)
-            ended = "file_accuracy" in (results.read(path) or {})
-            if fnmatch.fnmatchcase(variant, FLAGS.only) and not ended:
-                print(f"\n=== {variant}, seed {seed}", flush=True)
-                train(variant, seed, FLAGS.epochs, data, path)
-                RESULTS.with_suffix(".md").write_text(table())
-                keras.backend.clear_session()
+            ended = "file_accuracy" in (results.read(_path(variant, FLAGS.epochs, seed)) or {})
+            if any(fnmatch.fnmatchcase(variant, pattern) for pattern in FLAGS.only) and not ended:
+                train(variant, seed, FLAGS.epochs, data)
     print(table())
 
 
@@ -244,6 +275,6 @@ if __name__ == "__main__":
     flags.DEFINE_string("data_dir", None, "Where tensorflow-datasets keeps its data.", required=True)
     flags.DEFINE_multi_integer("seeds", [0], "Of weights and shuffling.")
     flags.DEFINE_integer("epochs", 30, "Of each training.", 1)
-    flags.DEFINE_string("only", "*", "Pattern of the variants to train.")
+    flags.DEFINE_multi_string("only", ["*"], "Pattern of the variants to train.")
     flags.DEFINE_string("output", "runs/cifar100", "Folder for models and backups.")
     app.run(main)
