@@ -15,7 +15,15 @@ FOLDER = pathlib.Path("docs/results")
 
 def environment() -> dict[str, str]:
     """What a result was measured with."""
-    return {"machine": f"{platform.machine()}, {os.cpu_count()} cores", "tensorflow": tf.__version__}
+    return {"machine": f"{_processor()}, {os.cpu_count()} cores", "tensorflow": tf.__version__}
+
+
+def _processor() -> str:
+    """The processor's name, where Linux tells it."""
+    path = pathlib.Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return " ".join([platform.machine(), *names[:1]])
 
 
 def write(path: pathlib.Path, result: dict) -> None:
