@@ -13,12 +13,13 @@ import pathlib
 from collections.abc import Callable, Iterable
 
 import numpy as np
+import tensorflow as tf
 import tf_keras as keras
 from absl import app, flags
 
 import satkeras
 import tflite_export
-from benchmarks import pretrained, results
+from benchmarks import distillation, pretrained, results
 from examples import datasets
 from satkeras.callbacks import GeometricTemperature, TemperaturePerStep
 from satkeras.quantizers import PACTQuantizer, QuantizationNetworksWeightQuantizer
@@ -48,6 +49,8 @@ class Run:
       images: how many training images an epoch has.
       batch_norm_momentum: what short runs need; None: the network's own.
       learning_rate: at the beginning of each stage.
+      teacher_temperature: softens the float network's answers, which it then learns beside the labels; None: labels
+        alone.
     """
 
     network: str
@@ -62,6 +65,7 @@ class Run:
     images: int = 50_000
     batch_norm_momentum: float | None = None
     learning_rate: float = 0.01
+    teacher_temperature: float | None = None
 
     @property
     def epochs(self) -> int:
@@ -98,6 +102,8 @@ def _qn_weights(**options) -> satkeras.Scheme:
 
 _LEARNED = _qn_weights(learn_thresholds=True)
 _EXACT = _qn_weights(gradient_temperature=None)
+_OWN_ZERO = _qn_weights(zero_edge=None)
+_TAUGHT = {"title": "qn, taught by the float network", "teacher_temperature": 4.0}
 
 _BY_A_FACTOR = {"title": "qn, temperature by a factor", "highest_temperature": 300.0, "lowest_temperature": 5.0}
 _WEIGHTS_ALONE = (("weights", 5),)
@@ -110,6 +116,8 @@ RUNS = (
     *(_qn(bits, 8, _WEIGHTS_ALONE) for bits in ("3bit+-4", "ternary", 1)),
     *(Run("resnet20", _LEARNED, bits, 8, _WEIGHTS_ALONE, "qn, learned thresholds") for bits in ("ternary", 1)),
     _qn("ternary", 8, (("weights", 15),)),
+    Run("resnet20", _OWN_ZERO, "ternary", 8, _WEIGHTS_ALONE, "qn, zero of k-means"),
+    *(Run("resnet20", _OWN_ZERO, "ternary", 8, (("weights", epochs),), **_TAUGHT) for epochs in (5, 15)),
     *(Run("resnet20", _EXACT, 1, 8, (("weights", epochs),), **_BY_A_FACTOR) for epochs in (5, 15)),
     *(_qn(bits, 2, _THREE_PHASES) for bits in ("3bit+-4", 1)),
     *(_qn("3bit+-4", 2, (("weights", 4), ("activations", 3), ("both", 8), *more)) for more in ((), (("both", 8),))),
@@ -187,11 +195,12 @@ def train(task: Run, data: datasets.Images, folder: pathlib.Path) -> None:
                 result["loss"] = [*result.get("loss", [])[: first + epoch - 1], logs["loss"]]
                 results.write(path, result)
 
-            _compile(model, task.learning_rate, steps * epochs)
+            training, targets, loss, metric = _lessons(task, data, float_model)
+            model.compile(_optimizer(task.learning_rate, steps * epochs), loss, metrics=[metric])
             model.fit(
-                datasets.batches(data, BATCH_SIZE, SEED),
+                training,
                 epochs=epochs,
-                validation_data=(images, labels),
+                validation_data=(images, targets),
                 validation_batch_size=250,
                 callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=note), *callbacks],
                 verbose=2,
@@ -219,11 +228,21 @@ def _export(model: keras.Model, output: pathlib.Path, test: tuple[np.ndarray, np
     }
 
 
-def _compile(model: keras.Model, learning_rate: float, steps: int) -> None:
+def _lessons(task: Run, data: datasets.Images, float_model: keras.Model):
+    """The batches to learn from, the targets of the test images, the loss and the accuracy."""
+    training, labels = datasets.batches(data, BATCH_SIZE, SEED), data.test[1]
+    if task.teacher_temperature is None:
+        return training, labels, "sparse_categorical_crossentropy", "accuracy"
+    taught = training.map(lambda x, y: (x, distillation.targets(y, float_model(x, training=False))))
+    unseen = distillation.targets(labels, tf.one_hot(labels, data.classes))
+    return taught, unseen, distillation.loss(task.teacher_temperature), distillation.accuracy
+
+
+def _optimizer(learning_rate: float, steps: int) -> keras.optimizers.Optimizer:
     schedule = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
     optimizer = keras.optimizers.SGD(schedule, momentum=0.9, nesterov=True, weight_decay=1e-4)
     optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias", "alpha", "thresholds"])
-    model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return optimizer
 
 
 def _accuracy(model: keras.Model, images, labels) -> float:

@@ -7,8 +7,6 @@ from sklearn.cluster import KMeans
 
 # More values do not move the centres by anything that matters; every rank is kept, so the tails are.
 LARGEST_SAMPLE = 20_000
-# Half the width of the weights' zero: "5% of the values in [-1, 1] are quantized to 0".
-ZERO_EDGE = 0.05
 
 
 def input_scale(values, levels: Sequence[int]) -> float:
@@ -17,18 +15,20 @@ def input_scale(values, levels: Sequence[int]) -> float:
     return 1.25 * max(abs(level) for level in levels) / (largest or 1.0)
 
 
-def weight_thresholds(scaled, levels: Sequence[int]) -> np.ndarray:
-    """Thresholds of weights, already times beta: midway between k-means' centres, the two around zero at -0.05, 0.05.
+def weight_thresholds(scaled, levels: Sequence[int], zero_edge: float | None) -> np.ndarray:
+    """Thresholds of weights, already times beta: midway between k-means' centres.
 
     Args:
       scaled: real values, any shape.
       levels: integers in order, symmetric around zero; one threshold (levels -1, 1) lies at zero.
+      zero_edge: if given, the two thresholds around zero lie at plus and minus this instead.
     """
     if len(levels) == 2:
         return np.zeros(1, np.float32)
     thresholds = _midways(scaled, levels)
-    middle = len(thresholds) // 2
-    thresholds[middle - 1 : middle + 1] = -ZERO_EDGE, ZERO_EDGE
+    if zero_edge is not None:
+        middle = len(thresholds) // 2
+        thresholds[middle - 1 : middle + 1] = -zero_edge, zero_edge
     return np.sort(thresholds).astype(np.float32)
 
 

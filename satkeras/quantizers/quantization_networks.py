@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import tensorflow as tf
 
 from satkeras import clustering
@@ -35,7 +36,7 @@ class QuantizationNetworksWeightQuantizer(StepQuantizer):
     `satkeras.callbacks` raises; without a callback it is 10.
 
     At first `beta = 5 p / (4 q)` with p the largest level and q the largest weight, thresholds from k-means of
-    `beta w`, those next to zero at -0.05 and 0.05, and alpha the least squares fit to the weights (the paper has
+    `beta w`, those next to zero at `zero_edge`, and alpha the least squares fit to the weights (the paper has
     `1 / beta`, which is farther from a pretrained network); `quantize_model` sets them.
 
     Integer grid: the levels times alpha, within -15 .. 15. int8 holds all; int4 all but 5 bits.
@@ -47,9 +48,11 @@ class QuantizationNetworksWeightQuantizer(StepQuantizer):
       learn_thresholds: whether the thresholds train; the paper's experiments keep them.
       gradient_temperature: the highest temperature that the gradient follows; above it the derivative is that of the
         wider sigmoid. None for the exact derivative, which vanishes at high temperatures.
+      zero_edge: the thresholds next to zero are at plus and minus this at first, 0.05 in the paper; None: where k-means
+        puts them, which makes more weights zero.
 
     Raises:
-      TypeError, ValueError: num_bits or gradient_temperature is not one of these.
+      TypeError, ValueError: num_bits, gradient_temperature or zero_edge is not one of these.
 
     References:
       Quantization Networks, eq. 5, 7 and section 3.3; eq. 8, 10, 11 with their misprints put right. The divisor: LSQ,
@@ -57,9 +60,13 @@ class QuantizationNetworksWeightQuantizer(StepQuantizer):
     """
 
     num_bits: int | str | None = "ternary"  # type: ignore[assignment]
+    zero_edge: float | None = 0.05
 
     def __post_init__(self):
         super().__post_init__()
+        edge = self.zero_edge
+        if edge is not None and not (np.isfinite(edge) and edge > 0):
+            raise ValueError(f"zero_edge must be positive, or None for that of k-means. Received: zero_edge={edge!r}")
         names = tuple(name for name in LEVEL_SETS if isinstance(name, str))
         _check_num_bits(self, (*range(1, 6), 8, *names))
 
@@ -84,7 +91,7 @@ class QuantizationNetworksWeightQuantizer(StepQuantizer):
         return tf.size(x)
 
     def thresholds_of(self, scaled):
-        return clustering.weight_thresholds(scaled, self.level_set)
+        return clustering.weight_thresholds(scaled, self.level_set, self.zero_edge)
 
 
 @serializable

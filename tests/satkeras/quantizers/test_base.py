@@ -35,7 +35,7 @@ ELABORATE = [
     MovingRangeQuantizer(7, signed=True, decay=0.5),
     PACTQuantizer(2, signed=True, calibrated=False, initial_alpha=3.5, alpha_decay=1e-4),
     QuantizationNetworksActivationQuantizer(3, learn_thresholds=True, gradient_temperature=9.0),
-    QuantizationNetworksWeightQuantizer("3bit+-4", learn_thresholds=True, gradient_temperature=9.0),
+    QuantizationNetworksWeightQuantizer("3bit+-4", learn_thresholds=True, gradient_temperature=9.0, zero_edge=None),
     SATWeightQuantizer(3, "odd", rescale="stddev", depthwise=True),
 ]
 

@@ -296,3 +296,9 @@ def test_gradient_temperature_must_be_positive():
     for value in (0, -1.0, np.inf):
         with pytest.raises(ValueError, match="gradient_temperature must be positive"):
             QuantizationNetworksWeightQuantizer(gradient_temperature=value)
+
+
+def test_zero_edge_must_be_positive():
+    for value in (0.0, -0.05, float("nan")):
+        with pytest.raises(ValueError, match="zero_edge must be positive"):
+            QuantizationNetworksWeightQuantizer(zero_edge=value)

@@ -1,0 +1,38 @@
+"""Distillation (Hinton et al. 2015, arXiv:1503.02531): a network learns the answers of another beside the labels."""
+
+import tensorflow as tf
+import tf_keras as keras
+
+# Keeps the logarithm of a probability that float32 rounded to zero finite.
+SMALLEST_PROBABILITY = 1e-7
+
+
+def targets(labels, answers):
+    """What `loss` and `accuracy` compare with: one-hot labels and a teacher's answers, (n, 2, classes).
+
+    Args:
+      labels: integers (n,).
+      answers: probabilities (n, classes).
+    """
+    return tf.stack([tf.one_hot(labels, answers.shape[-1]), answers], axis=1)
+
+
+def loss(temperature: float):
+    """The mean of two cross-entropies: with the labels, and, times T^2, with the teacher's answers softened by T."""
+
+    def distillation(targets, answers):
+        labels, teacher = tf.unstack(targets, axis=1)
+        with_labels = keras.losses.categorical_crossentropy(labels, answers)
+        softened = (_softened(probabilities, temperature) for probabilities in (teacher, answers))
+        return (with_labels + temperature**2 * keras.losses.categorical_crossentropy(*softened)) / 2
+
+    return distillation
+
+
+def accuracy(targets, answers):
+    """That of the labels."""
+    return keras.metrics.categorical_accuracy(targets[:, 0], answers)
+
+
+def _softened(probabilities, temperature: float):
+    return tf.nn.softmax(tf.math.log(probabilities + SMALLEST_PROBABILITY) / temperature)
