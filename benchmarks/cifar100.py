@@ -19,12 +19,10 @@ import tf_keras as keras
 from absl import app, flags
 
 import satkeras
-import tflite_export
-from benchmarks import results
+from benchmarks import results, saved_models
 from examples import architectures, datasets
 from satkeras._compat import tfmot
 from satkeras.quantizers import DoReFaWeightQuantizer, SATWeightQuantizer
-from tflite_export.interpreter import open_interpreter, run
 
 FLAGS = flags.FLAGS
 RESULTS = results.FOLDER / "cifar100"
@@ -208,12 +206,7 @@ def train(variant: str, seed: int, epochs: int, data: datasets.Images) -> None:
         model.save_weights(weights)
     result["file_accuracy"] = None
     if variant.startswith("SAT") and end == epochs:
-        model.compile()  # The file would name this program's optimizer, which no other program knows.
-        satkeras.save_model(model, output / "model.keras")
-        report = tflite_export.export_tflite(model, output / "model.tflite", verify_data=images[:1000])
-        (answers,) = run(open_interpreter((output / "model.tflite").read_bytes()), images)
-        result["file_accuracy"] = float(np.mean(answers.argmax(-1) == labels))
-        result["differing_integers_1000_images"] = report.verification.differing if report.verification else None
+        result |= saved_models.export(model, output, data.test, compared=1000)
     results.write(path, result)
     RESULTS.with_suffix(".md").write_text(table())
 

@@ -18,12 +18,10 @@ import tf_keras as keras
 from absl import app, flags
 
 import satkeras
-import tflite_export
-from benchmarks import distillation, pretrained, results
+from benchmarks import distillation, pretrained, results, saved_models
 from examples import datasets
 from satkeras.callbacks import GeometricTemperature, TemperaturePerStep
 from satkeras.quantizers import PACTQuantizer, QuantizationNetworksWeightQuantizer
-from tflite_export.interpreter import open_interpreter, run
 
 FLAGS = flags.FLAGS
 RESULTS = results.FOLDER / "fine_tuning"
@@ -209,23 +207,10 @@ def train(task: Run, data: datasets.Images, folder: pathlib.Path) -> None:
         before += epochs
     result["file_accuracy"] = None
     if task.scheme is not None and not task.full_precision:
-        result |= _export(model, output, data.test)
+        if any("thresholds" in variable.name for variable in model.variables):
+            satkeras.freeze(model)
+        result |= saved_models.export(model, output, data.test, compared=100)
     results.write(path, result)
-
-
-def _export(model: keras.Model, output: pathlib.Path, test: tuple[np.ndarray, np.ndarray]) -> dict:
-    """Saves and exports a trained model, and says what its file scores."""
-    if any("thresholds" in variable.name for variable in model.variables):
-        satkeras.freeze(model)
-    satkeras.save_model(model, output / "model.keras")
-    images, labels = test
-    report = tflite_export.export_tflite(model, output / "model.tflite", verify_data=images[:100])
-    (answers,) = run(open_interpreter((output / "model.tflite").read_bytes()), images)
-    return {
-        "file_accuracy": float(np.mean(answers.argmax(-1) == labels)),
-        "file_bytes": report.file_bytes,
-        "differing_integers_100_images": report.verification.differing if report.verification else None,
-    }
 
 
 def _lessons(task: Run, data: datasets.Images, float_model: keras.Model):

@@ -1,16 +1,39 @@
-"""What is measured on every model that a training left behind, each once."""
+"""The models that trainings leave behind: saved with their files, and each measured once."""
 
 import glob
 import pathlib
 from collections.abc import Callable
 
 import numpy as np
+import tf_keras as keras
 from absl import app, flags
 
+import satkeras
+import tflite_export
 from benchmarks import results
 from examples import datasets
+from tflite_export.interpreter import open_interpreter, run
 
 FLAGS = flags.FLAGS
+
+
+def export(model: keras.Model, folder: pathlib.Path, test: tuple[np.ndarray, np.ndarray], compared: int) -> dict:
+    """Saves a trained model and its file; returns what the file scores, its size, and how many integers differ.
+
+    Args:
+      test: uint8 images and their labels.
+      compared: on how many of the images the file's integers are compared with the twin's.
+    """
+    model.compile()  # Saved, it would name a program's own optimizer or loss, which no other program knows.
+    satkeras.save_model(model, folder / "model.keras")
+    images, labels = test
+    report = tflite_export.export_tflite(model, folder / "model.tflite", verify_data=images[:compared])
+    (answers,) = run(open_interpreter((folder / "model.tflite").read_bytes()), images)
+    return {
+        "file_accuracy": float(np.mean(answers.argmax(-1) == labels)),
+        "file_bytes": report.file_bytes,
+        f"differing_integers_{compared}_images": report.verification.differing if report.verification else None,
+    }
 
 
 def run_all(

@@ -298,6 +298,17 @@ def test_gradient_temperature_must_be_positive():
             QuantizationNetworksWeightQuantizer(gradient_temperature=value)
 
 
+def test_zero_edge_places_the_thresholds_next_to_zero(built):
+    values = np.random.default_rng(0).normal(0, 0.1, 20_000).astype(np.float32)
+    for edge in (0.05, 0.2):
+        variables = built(QuantizationNetworksWeightQuantizer("ternary", zero_edge=edge), values)
+        np.testing.assert_allclose(variables["thresholds"], [-edge, edge], rtol=1e-6)
+    variables = built(QuantizationNetworksWeightQuantizer("ternary", zero_edge=None), values)
+    # The best three-level thresholds of a normal distribution (Lloyd-Max).
+    best = 0.612 * np.std(values) * float(variables["beta"])
+    np.testing.assert_allclose(variables["thresholds"], [-best, best], rtol=0.05)
+
+
 def test_zero_edge_must_be_positive():
     for value in (0.0, -0.05, float("nan")):
         with pytest.raises(ValueError, match="zero_edge must be positive"):
