@@ -101,7 +101,7 @@ def _qn_weights(**options) -> satkeras.Scheme:
 _LEARNED = _qn_weights(learn_thresholds=True)
 _EXACT = _qn_weights(gradient_temperature=None)
 _OWN_ZERO = _qn_weights(zero_edge=None)
-_TAUGHT = {"title": "qn, taught by the float network", "teacher_temperature": 4.0}
+_TAUGHT = {"title": "qn, zero of k-means, taught by the float network", "teacher_temperature": 4.0}
 
 _BY_A_FACTOR = {"title": "qn, temperature by a factor", "highest_temperature": 300.0, "lowest_temperature": 5.0}
 _WEIGHTS_ALONE = (("weights", 5),)
@@ -119,6 +119,7 @@ RUNS = (
     *(Run("resnet20", _EXACT, 1, 8, (("weights", epochs),), **_BY_A_FACTOR) for epochs in (5, 15)),
     *(_qn(bits, 2, _THREE_PHASES) for bits in ("3bit+-4", 1)),
     *(_qn("3bit+-4", 2, (("weights", 4), ("activations", 3), ("both", 8), *more)) for more in ((), (("both", 8),))),
+    Run("resnet20", _OWN_ZERO, "3bit+-4", 2, (("weights", 4), ("activations", 3), ("both", 8)), **_TAUGHT),
     Run("resnet20", _UNIFORM, "3bit+-4", 2, _WEIGHTS_ALONE, "qn weights and pact activations"),
     *(_plain("resnet20", scheme, bits, 5) for bits in (2, 3, 4) for scheme in ("sat", "pact")),
     _plain("resnet20", "pact", 8, 1),
