@@ -13,8 +13,9 @@ from satkeras.graph import read_graph
 from satkeras.inputs import InputData
 from satkeras.integers import first_codes
 from satkeras.quantizers import InputQuantizer
-from satkeras.quantizers.steps import FIXED, OFF, SOFT, StepQuantizer
+from satkeras.quantizers.steps import StepQuantizer
 from satkeras.rewrite import has_quantizer, quantizes_tensor
+from satkeras.step_ops import FIXED, OFF, SOFT
 
 # For each phase, what the quantizers of the weights and those of the activations do.
 PHASES = {"weights": (SOFT, OFF), "activations": (FIXED, SOFT), "both": (SOFT, SOFT)}

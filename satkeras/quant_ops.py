@@ -95,7 +95,14 @@ def clip_and_round(x, clip, levels):
     @tf.custom_gradient
     def forward(x, clip):
         y = _clipped_and_rounded(x, clip, levels)
-        return y, lambda g: (_inside(g, x, clip, levels), tf.zeros_like(clip))
+        recall = keep_in_16_bits(x, clip, levels)
+
+        def gradient(g):
+            with tf.control_dependencies([g]):
+                x = recall()
+            return _inside(g, x, clip, levels), tf.zeros_like(clip)
+
+        return y, gradient
 
     return forward(x, clip)
 
@@ -121,7 +128,7 @@ def pact(x, alpha, levels, calibrated=True):
 
     For unsigned levels (0, 2^k - 1) this is PACT's `alpha q_k(clip(x, 0, alpha) / alpha)` (PACT, eq. 1-2).
 
-    Gradients, g being the incoming one and y the result:
+    Gradients, g being the incoming one and y the result (and x as `keep_in_16_bits` keeps it):
 
       dx     = g inside the range, edges included (up to float32 rounding); 0 outside
       dalpha = sum(g where x > alpha) + (qmin / qmax) sum(g where x < alpha qmin / qmax)     (PACT, eq. 3)
@@ -138,13 +145,19 @@ def pact(x, alpha, levels, calibrated=True):
     @tf.custom_gradient
     def forward(x, alpha):
         y = _clipped_and_rounded(x, alpha, levels)
+        recall = keep_in_16_bits(x, alpha, levels)
 
         def calibrated_gradient(g):
-            dx = _inside(g, x, alpha, levels)
             # Outside the range y is alpha or ratio alpha, inside dx is g: all three sums in two.
-            return dx, (_dot(g, y) - _dot(dx, x)) / alpha
+            through_y = dot(g, y)
+            with tf.control_dependencies([through_y]):  # y may go before x comes back
+                x = recall()
+            dx = _inside(g, x, alpha, levels)
+            return dx, (through_y - dot(dx, x)) / alpha
 
         def gradient(g):
+            with tf.control_dependencies([g]):
+                x = recall()
             dx, below, above = tf.quantization.fake_quant_with_min_max_vars_gradient(
                 g, x, ratio * alpha, alpha, **_kernel(levels)
             )
@@ -169,8 +182,8 @@ def _inside(g, x, clip, levels):
     return tf.raw_ops.QuantizeAndDequantizeV4Grad(gradients=g, input=x, input_min=low, input_max=clip, axis=-1)[0]
 
 
-def _dot(a, b):
-    """The sum of the products."""
+def dot(a, b):
+    """The sum of the products of two tensors of one shape."""
     if in_xla() or tf.config.list_logical_devices("GPU"):  # their matrix products may round the factors (TF32)
         return tf.reduce_sum(a * b)
     # One pass over both tensors, and no tensor of products.
@@ -182,6 +195,35 @@ def _kernel(levels) -> dict:
     steps = levels[1] - levels[0]
     num_bits = steps.bit_length()
     return {"num_bits": num_bits, "narrow_range": steps == 2**num_bits - 2}
+
+
+def keep_in_16_bits(x, clip, levels):
+    """Keeps x for the backward pass in half its memory, and returns the function that brings it back.
+
+    What lay inside the range, edges included (up to float32 rounding), comes back inside, within 1/130,000 of the
+    range's width; what lay outside, just outside. On GPUs and under XLA, which lack the operators, x is kept as it is.
+
+    Args:
+      x: float32 tensor.
+      clip: positive scalar tensor; the range is `clip` times [qmin / qmax, 1].
+      levels: `(qmin, qmax)`, the integers of the grid.
+    """
+    if in_xla() or tf.config.list_logical_devices("GPU"):
+        return lambda: x
+    low = levels[0] / levels[1] * clip
+    # Codes 1 to 65534 cover the range, 0 and 65535 are what lies outside. The edges are slightly more than half a step
+    # from those two, so that rounding to float32 does not take an edge for outside.
+    margin = 0.5 + 1 / 64
+    step = (clip - low) / (65535 - 2 * margin)
+    codes, lowest, highest = tf.raw_ops.QuantizeV2(
+        input=x,
+        min_range=low - margin * step,
+        max_range=clip + margin * step,
+        T=tf.quint16,
+        mode="MIN_COMBINED",
+        ensure_minimum_range=0.0,
+    )
+    return lambda: tf.raw_ops.Dequantize(input=codes, min_range=lowest, max_range=highest, mode="MIN_COMBINED")
 
 
 def step_size(largest, levels):

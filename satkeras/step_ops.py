@@ -7,6 +7,11 @@ from functools import partial
 
 import tensorflow as tf
 
+from satkeras import quant_ops
+
+# What a staircase does in training: hand its input through, learn, or stay as it is.
+OFF, SOFT, FIXED = range(3)
+
 
 def unit_steps(x, alpha, beta, thresholds, levels):
     """A staircase: `alpha (Y_0 + sum_i s_i [beta x >= b_i])`, `s_i = Y_i - Y_(i-1)` (Quantization Networks, eq. 5).
@@ -27,7 +32,9 @@ def unit_steps(x, alpha, beta, thresholds, levels):
     return alpha * total
 
 
-def soft_steps(x, alpha, beta, thresholds, temperature, levels, gradient_temperature=None):
+def soft_steps(
+    x, alpha, beta, thresholds, temperature, levels, gradient_temperature=None, learn_thresholds=True, phase=SOFT
+):
     """The staircase with sigmoids for steps: `y = alpha (Y_0 + sum_i s_i sigma(T (beta x - b_i)))` (eq. 7).
 
     Gradients, g being the incoming one, `d_i = sigma(1 - sigma)` at `T (beta x - b_i)` and `D = sum_i s_i d_i`:
@@ -47,35 +54,28 @@ def soft_steps(x, alpha, beta, thresholds, temperature, levels, gradient_tempera
       levels: the n + 1 integers Y_0 < Y_1 < ...
       gradient_temperature: where given, dx, dbeta and db_i are those at `min(T, gradient_temperature)`, a wider slope
         that reaches the values between the steps of a high temperature.
+      learn_thresholds: False for zeros as db_i.
+      phase: int32 scalar. SOFT: all of the above. FIXED: `unit_steps`, and no gradients. OFF: y is x, dx is g, the
+        other gradients are zeros. Chosen value by value: operators that branch would make the whole graph's order
+        another, in which a training step takes a quarter more memory.
     """
 
     @tf.custom_gradient
     def forward(x, alpha, beta, thresholds):
-        y = _sigmoids(x, alpha, beta, thresholds, temperature, levels)
+        given = alpha, beta, thresholds
+        y = _by_phase(x, *given, temperature, phase, levels)
 
         def backward(g):
-            return soft_steps_gradients(g, x, y, alpha, beta, thresholds, temperature, levels, gradient_temperature)
+            slope = temperature if gradient_temperature is None else tf.minimum(temperature, gradient_temperature)
+            dx = _through_sigmoids(g, x, *given, slope, phase, levels)
+            dalpha, dbeta = quant_ops.dot(g, y) / alpha, quant_ops.dot(dx, x) / beta
+            dthresholds = _to_thresholds(g, x, *given, slope, levels) if learn_thresholds else tf.zeros_like(thresholds)
+            learned = (tf.where(tf.equal(phase, SOFT), d, tf.zeros_like(d)) for d in (dalpha, dbeta, dthresholds))
+            return dx, *learned
 
         return y, backward
 
     return forward(x, alpha, beta, thresholds)
-
-
-def soft_steps_gradients(
-    g, x, y, alpha, beta, thresholds, temperature, levels, gradient_temperature=None, learn_thresholds=True
-):
-    """The gradients of `soft_steps` for x, alpha, beta and thresholds, from that of its result y.
-
-    Args:
-      g: the gradient of y.
-      learn_thresholds: False for zeros as that of the thresholds. A branch of a graph computes even what nobody asks
-        for, and keeps g, x and y until it has.
-    """
-    slope = temperature if gradient_temperature is None else tf.minimum(temperature, gradient_temperature)
-    given = g, x, alpha, beta, thresholds, slope
-    dx = _through_sigmoids(*given, levels=levels)
-    dthresholds = _to_thresholds(*given, levels=levels) if learn_thresholds else tf.zeros_like(thresholds)
-    return dx, tf.reduce_sum(g * y) / alpha, tf.reduce_sum(dx * x) / beta, dthresholds
 
 
 # Compiled, each is one pass over the tensor; as operators of their own the n sigmoids are some 10 n.
@@ -83,19 +83,21 @@ _one_pass = partial(tf.function, jit_compile=True, autograph=False)
 
 
 @_one_pass
-def _sigmoids(x, alpha, beta, thresholds, temperature, levels):
+def _by_phase(x, alpha, beta, thresholds, temperature, phase, levels):
     total = float(levels[0])
     for height, threshold in _steps(thresholds, levels):
-        total += height * tf.sigmoid(temperature * (beta * x - threshold))
-    return alpha * total
+        soft = tf.sigmoid(temperature * (beta * x - threshold))
+        total += height * tf.where(tf.equal(phase, SOFT), soft, tf.cast(beta * x >= threshold, tf.float32))
+    return tf.where(tf.equal(phase, OFF), x, alpha * total)
 
 
 @_one_pass
-def _through_sigmoids(g, x, alpha, beta, thresholds, temperature, levels):
+def _through_sigmoids(g, x, alpha, beta, thresholds, temperature, phase, levels):
     steepness = 0.0
     for height, threshold in _steps(thresholds, levels):
         steepness += height * _sigmoid_derivative(temperature * (beta * x - threshold))
-    return g * steepness * (alpha * beta * temperature)
+    soft = g * steepness * (alpha * beta * temperature)
+    return tf.where(tf.equal(phase, OFF), g, tf.where(tf.equal(phase, SOFT), soft, 0.0))
 
 
 @_one_pass

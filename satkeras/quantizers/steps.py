@@ -14,8 +14,6 @@ from satkeras.quantizers.base import Quantizer
 SMALLEST_SCALE = 1e-8
 # Where no callback drives the temperature.
 DEFAULT_TEMPERATURE = 10.0
-# Values of the variable `phase`.
-OFF, SOFT, FIXED = range(3)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +79,7 @@ class StepQuantizer(Quantizer):
             "beta": scalar("beta", 0.0, trainable=True),
             "thresholds": thresholds,
             "temperature": scalar("temperature", 0.0),
-            "phase": scalar("phase", SOFT, tf.int32),
+            "phase": scalar("phase", step_ops.SOFT, tf.int32),
         }
 
     def calibrate(self, values, variables):
@@ -119,39 +117,24 @@ class StepQuantizer(Quantizer):
         )
         temperature = tf.where(temperature > 0, temperature, DEFAULT_TEMPERATURE)
         alpha, beta = (_positive(weights[name]) for name in ("alpha", "beta"))
-
-        def off(x, alpha, beta, thresholds):
-            # A branch must not hand its own input through.
-            return tf.identity(x)
-
-        def steps(x, alpha, beta, thresholds):
-            with _thresholds_known(own_beta):
-                return step_ops.unit_steps(x, alpha, beta, thresholds, self.level_set)
-
-        def sigmoids(x, alpha, beta, thresholds):
-            with _thresholds_known(own_beta):
-                return step_ops.soft_steps(x, alpha, beta, thresholds, temperature, self.level_set)
-
+        off = tf.equal(phase, step_ops.OFF)
+        with _thresholds_known(tf.not_equal(own_beta, 0.0) | off):
+            x = tf.identity(x)
         if not training:
-            return _case(phase, (off, steps, steps), x, alpha, beta, thresholds)
-
-        # One gradient for all phases: that of a case would keep more than x and y for the backward pass.
-        @tf.custom_gradient
-        def by_phase(x, alpha, beta, thresholds):
-            y = _case(phase, (off, sigmoids, steps), x, alpha, beta, thresholds)
-            zeros = [tf.zeros_like(parameter) for parameter in (alpha, beta, thresholds)]
-
-            def through_sigmoids(g):
-                limits = self.gradient_temperature, self.learn_thresholds
-                return step_ops.soft_steps_gradients(
-                    g, x, y, alpha, beta, thresholds, temperature, self.level_set, *limits
-                )
-
-            through = (lambda g: (tf.identity(g), *zeros), through_sigmoids, lambda g: (tf.zeros_like(g), *zeros))
-            return y, lambda g: _case(phase, through, g)
-
+            steps = partial(step_ops.unit_steps, x, alpha, beta, thresholds, self.level_set)
+            # A branch must not hand its own input through.
+            return tf.cond(off, lambda: tf.identity(x), steps)
         factor = tf.math.rsqrt(tf.cast(self.count(x), tf.float32) * self.levels[1])  # pyright: ignore
-        return by_phase(x, *(quant_ops.scale_gradient(parameter, factor) for parameter in (alpha, beta, thresholds)))
+        learned = (quant_ops.scale_gradient(parameter, factor) for parameter in (alpha, beta, thresholds))
+        return step_ops.soft_steps(
+            x,
+            *learned,
+            temperature=temperature,
+            levels=self.level_set,
+            gradient_temperature=self.gradient_temperature,
+            learn_thresholds=self.learn_thresholds,
+            phase=phase,
+        )
 
     def scale(self, variables, latent=None):
         return _positive(variables["alpha"])
@@ -160,14 +143,9 @@ class StepQuantizer(Quantizer):
         self.require_rounding()
         if not self.is_initialized(variables):
             raise ValueError("its thresholds are still unknown: call satkeras.set_thresholds(model, images) first")
-        if int(np.asarray(variables["phase"])) == OFF:
+        if int(np.asarray(variables["phase"])) == step_ops.OFF:
             raise ValueError('it is switched off: call satkeras.set_phase(model, "both") or train "activations" first')
         return super().quant_params(variables, latent)
-
-
-def _case(index, functions, *arguments):
-    """What the function of an index makes of some tensors."""
-    return tf.switch_case(index, [partial(function, *arguments) for function in functions])
 
 
 def _positive(scale):
@@ -176,8 +154,8 @@ def _positive(scale):
     return tf.stop_gradient(tf.maximum(scale, SMALLEST_SCALE)) + (scale - tf.stop_gradient(scale))
 
 
-def _thresholds_known(beta):
+def _thresholds_known(known):
     """A context that stops a computation, where the graph can, unless the thresholds have been set."""
     hint = "A quantizer has no thresholds yet: call satkeras.set_thresholds(model, images) first"
-    known = tf.debugging.Assert(tf.not_equal(beta, 0.0), [hint])
-    return tf.control_dependencies([] if known is None else [known])
+    check = tf.debugging.Assert(known, [hint])
+    return tf.control_dependencies([] if check is None else [check])

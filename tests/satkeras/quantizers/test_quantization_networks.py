@@ -11,7 +11,7 @@ from satkeras.quantizers import (
     QuantizationNetworksActivationQuantizer,
     QuantizationNetworksWeightQuantizer,
 )
-from satkeras.quantizers.steps import FIXED, OFF, SOFT
+from satkeras.step_ops import FIXED, OFF, SOFT
 
 LEVELS = {
     1: [-1, 1],
