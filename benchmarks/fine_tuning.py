@@ -117,7 +117,7 @@ RUNS = (
     _qn("ternary", 8, (("weights", 15),)),
     Run("resnet20", _OWN_ZERO, "ternary", 8, _WEIGHTS_ALONE, "qn, zero of k-means"),
     *(Run("resnet20", _OWN_ZERO, "ternary", 8, (("weights", epochs),), **_TAUGHT) for epochs in (5, 15)),
-    Run("resnet20", _OWN_ZERO, "ternary", 8, (("weights", 15), ("weights", 8)), **_TAUGHT),
+    Run("resnet20", _OWN_ZERO, "ternary", 8, (("weights", 15), ("weights", 4)), **_TAUGHT),
     *(Run("resnet20", _EXACT, 1, 8, (("weights", epochs),), **_BY_A_FACTOR) for epochs in (5, 15)),
     Run("resnet20", _EXACT, 1, 8, (("weights", 15),), **_BY_A_FACTOR | _TAUGHT_ONE_BIT),
     *(_qn(bits, 2, _THREE_PHASES) for bits in ("3bit+-4", 1)),
