@@ -209,9 +209,20 @@ def test_phases(built):
         variables["phase"].assign(phase)
         for training, result in zip((True, False), results, strict=True):
             np.testing.assert_array_equal(quantizer(x, training, variables), result)
+
+
+@pytest.mark.parametrize(("phase", "dx"), [(OFF, 1.0), (FIXED, 0.0)], ids=["off", "fixed"])
+def test_only_the_soft_phase_learns(phase, dx, built):
+    quantizer = QuantizationNetworksActivationQuantizer(2, learn_thresholds=True)
+    x = tf.constant(values_for(quantizer))
+    variables = built(quantizer, x.numpy())
+    variables["phase"].assign(phase)
     with tf.GradientTape() as tape:
+        tape.watch(x)
         total = tf.reduce_sum(quantizer(x, True, variables))
-    assert all(not np.any(g) for g in tape.gradient(total, [variables["alpha"], variables["beta"]]) if g is not None)
+    found, *learned = tape.gradient(total, [x, *(variables[name] for name in ("alpha", "beta", "thresholds"))])
+    np.testing.assert_array_equal(found, np.full(x.shape, dx))
+    assert not any(np.any(gradient) for gradient in learned)
 
 
 def test_a_scale_driven_below_zero_comes_back(built, integers_on_grid):
