@@ -63,8 +63,8 @@ KEPT = {
     # A moving range keeps nothing, the ReLU before it a mask.
     "int8": ({"scheme": "int8"}, {"float32": 4 + 3, "bool": 4}),
     "qn A8": ({"scheme": "qn", "activation_bits": 8}, {"float32": 4 + 3, "bool": 4}),
-    # A learned clip keeps what it clips.
-    "sat": ({"scheme": "sat"}, {"float32": 4 + 3 + 3, "bool": 1}),
+    # A learned clip keeps what it clips in 16 bits.
+    "sat": ({"scheme": "sat"}, {"float32": 4 + 3, "quint16": 3, "bool": 1}),
     # Steps read an 8-bit tensor and keep it.
     "qn A2": ({"scheme": "qn", "activation_bits": 2}, {"float32": 4 + 3 + 3, "bool": 4}),
 }
