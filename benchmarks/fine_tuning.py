@@ -104,7 +104,7 @@ _OWN_ZERO = _qn_weights(zero_edge=None)
 _TAUGHT = {"title": "qn, zero of k-means, taught by the float network", "teacher_temperature": 4.0}
 
 _BY_A_FACTOR = {"title": "qn, temperature by a factor", "highest_temperature": 300.0, "lowest_temperature": 5.0}
-_TAUGHT_ONE_BIT = _TAUGHT | {"title": "qn, temperature by a factor, taught by the float network"}
+_BY_A_FACTOR_TAUGHT = _BY_A_FACTOR | _TAUGHT | {"title": "qn, temperature by a factor, taught by the float network"}
 _WEIGHTS_ALONE = (("weights", 5),)
 _THREE_PHASES = (("weights", 2), ("activations", 1), ("both", 2))
 
@@ -119,7 +119,7 @@ RUNS = (
     *(Run("resnet20", _OWN_ZERO, "ternary", 8, (("weights", epochs),), **_TAUGHT) for epochs in (5, 15)),
     Run("resnet20", _OWN_ZERO, "ternary", 8, (("weights", 15), ("weights", 4)), **_TAUGHT),
     *(Run("resnet20", _EXACT, 1, 8, (("weights", epochs),), **_BY_A_FACTOR) for epochs in (5, 15)),
-    Run("resnet20", _EXACT, 1, 8, (("weights", 15),), **_BY_A_FACTOR | _TAUGHT_ONE_BIT),
+    Run("resnet20", _EXACT, 1, 8, (("weights", 15),), **_BY_A_FACTOR_TAUGHT),
     *(_qn(bits, 2, _THREE_PHASES) for bits in ("3bit+-4", 1)),
     *(_qn("3bit+-4", 2, (("weights", 4), ("activations", 3), ("both", 8), *more)) for more in ((), (("both", 8),))),
     Run("resnet20", _OWN_ZERO, "3bit+-4", 2, (("weights", 4), ("activations", 3), ("both", 8)), **_TAUGHT),

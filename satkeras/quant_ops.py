@@ -98,9 +98,7 @@ def clip_and_round(x, clip, levels):
         recall = keep_in_16_bits(x, clip, levels)
 
         def gradient(g):
-            with tf.control_dependencies([g]):
-                x = recall()
-            return _inside(g, x, clip, levels), tf.zeros_like(clip)
+            return _inside(g, recall(g), clip, levels), tf.zeros_like(clip)
 
         return y, gradient
 
@@ -150,16 +148,13 @@ def pact(x, alpha, levels, calibrated=True):
         def calibrated_gradient(g):
             # Outside the range y is alpha or ratio alpha, inside dx is g: all three sums in two.
             through_y = dot(g, y)
-            with tf.control_dependencies([through_y]):  # y may go before x comes back
-                x = recall()
+            x = recall(through_y)  # y may go before x comes back
             dx = _inside(g, x, alpha, levels)
             return dx, (through_y - dot(dx, x)) / alpha
 
         def gradient(g):
-            with tf.control_dependencies([g]):
-                x = recall()
             dx, below, above = tf.quantization.fake_quant_with_min_max_vars_gradient(
-                g, x, ratio * alpha, alpha, **_kernel(levels)
+                g, recall(g), ratio * alpha, alpha, **_kernel(levels)
             )
             return dx, above + ratio * below
 
@@ -200,6 +195,8 @@ def _kernel(levels) -> dict:
 def keep_in_16_bits(x, clip, levels):
     """Keeps x for the backward pass in half its memory, and returns the function that brings it back.
 
+    That function takes a tensor to wait for: without one a graph would bring x back at once, and keep it.
+
     What lay inside the range, edges included (up to float32 rounding), comes back inside, within 1/130,000 of the
     range's width; what lay outside, just outside. On GPUs and under XLA, which lack the operators, x is kept as it is.
 
@@ -209,7 +206,7 @@ def keep_in_16_bits(x, clip, levels):
       levels: `(qmin, qmax)`, the integers of the grid.
     """
     if in_xla() or tf.config.list_logical_devices("GPU"):
-        return lambda: x
+        return lambda after: x
     low = levels[0] / levels[1] * clip
     # Codes 1 to 65534 cover the range, 0 and 65535 are what lies outside. The edges are slightly more than half a step
     # from those two, so that rounding to float32 does not take an edge for outside.
@@ -223,7 +220,12 @@ def keep_in_16_bits(x, clip, levels):
         mode="MIN_COMBINED",
         ensure_minimum_range=0.0,
     )
-    return lambda: tf.raw_ops.Dequantize(input=codes, min_range=lowest, max_range=highest, mode="MIN_COMBINED")
+
+    def recall(after):
+        with tf.control_dependencies([after]):
+            return tf.raw_ops.Dequantize(input=codes, min_range=lowest, max_range=highest, mode="MIN_COMBINED")
+
+    return recall
 
 
 def step_size(largest, levels):
