@@ -260,8 +260,8 @@ def table() -> str:
             rows.append((task.network, task.title, task.width, float_accuracy, before, ", ".join(after), file, stages))
     return results.page(
         "Fine-tuning pretrained networks, CIFAR-10, 10,000 test images",
-        "`python -m benchmarks.fine_tuning`, seed 0, SGD with Nesterov momentum, cosine from 0.01 in each phase (0.03 in "
-        "those of 15 epochs of sat and pact), batch 128. *Before*: calibrated with 512 training images, no training.",
+        "`python -m benchmarks.fine_tuning`, seed 0, SGD with Nesterov momentum, batch 128, cosine from 0.01 in each "
+        "phase (0.03 where sat or pact has 15 epochs). *Before*: calibrated with 512 training images, no training.",
         ("network", "scheme", "bits", "float", "before", "after each epoch", "file", "epochs of each phase"),
         rows,
     )
