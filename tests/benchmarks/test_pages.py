@@ -1,0 +1,30 @@
+"""The committed pages are what the committed results make, and the README's figures are theirs."""
+
+import pathlib
+import re
+
+import pytest
+
+from benchmarks import cifar100, exactness, fine_tuning, kernels, latency, results, temperature, training_step
+
+README = pathlib.Path("README.md")
+
+
+@pytest.mark.parametrize("benchmark", [cifar100, exactness, fine_tuning, kernels, temperature])
+def test_a_page_is_made_of_all_its_results(benchmark):
+    assert benchmark.RESULTS.with_suffix(".md").read_text() == benchmark.table()
+
+
+@pytest.mark.parametrize("benchmark", [latency, training_step])
+def test_a_page_is_made_of_its_result(benchmark):
+    found = results.read(benchmark.RESULTS.with_suffix(".json"))
+    assert benchmark.RESULTS.with_suffix(".md").read_text() == benchmark.table(found)
+
+
+def test_what_the_readme_measured_is_in_a_page():
+    (measured,) = re.findall(r"^## Measured$(.*?)^## ", README.read_text(), re.MULTILINE | re.DOTALL)
+    figures = re.findall(r"\b\d+\.\d\d %|\b0 of [\d,]+\b", measured)
+    assert len(figures) > 50
+    pages = "".join(page.read_text() for page in results.FOLDER.glob("*.md"))
+    missing = [figure for figure in figures if figure.replace(" %", "%") not in pages]
+    assert not missing, f"{README} has figures that no page of {results.FOLDER} has"
