@@ -113,7 +113,7 @@ def set_ranges(model: keras.Model, inputs: Sequence[np.ndarray], pretrained: ker
             quantizer.calibrate(np.concatenate([np.ravel(batch.numpy()) for batch in batches]), variables)
         if node.name in statistics and node.layer.trainable:
             if trained:
-                _correct(node.layer, statistics[node.name], _statistics(batches))
+                _correct(node.layer, statistics[node.name], _relative_statistics(node.layer, batches))
             else:
                 _set(node.layer, *_statistics(batches))
         mode = {"training": False} if "training" in node.layer._call_spec.arg_names else {}
@@ -141,15 +141,26 @@ def _batches(values: np.ndarray) -> list:
     return [tf.constant(values[at : at + BATCH]) for at in range(0, len(values), BATCH)]
 
 
-def _statistics_in(model: keras.Model, inputs: Sequence[np.ndarray]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Mean and variance, channel by channel, of what each batch norm of a model takes, by the batch norm's name."""
+def _statistics_in(model: keras.Model, inputs: Sequence[np.ndarray]) -> dict[str, tuple[np.ndarray, ...]]:
+    """The `_relative_statistics` of what each batch norm of a model takes, by the batch norm's name."""
     graph = read_graph(model)
     norms = [node for node in graph.nodes if isinstance(node.layer, keras.layers.BatchNormalization)]
     if not norms:
         return {}
     return {
-        node.name: _statistics(batches) for node, batches in zip(norms, taken_by(norms, graph, inputs), strict=True)
+        node.name: _relative_statistics(node.layer, batches)
+        for node, batches in zip(norms, taken_by(norms, graph, inputs), strict=True)
     }
+
+
+def _relative_statistics(norm: keras.layers.BatchNormalization, batches) -> tuple[np.ndarray, ...]:
+    """Mean and variance, channel by channel, of what a batch norm takes, and its epsilon, in units of its moving ones.
+
+    In these units they do not change where the channels of a kernel are scaled, and the moving statistics with them.
+    """
+    mean, variance = _statistics(batches)
+    unit = norm.moving_variance.numpy() + norm.epsilon
+    return (mean - norm.moving_mean.numpy()) / np.sqrt(unit), variance / unit, norm.epsilon / unit
 
 
 def _statistics(batches) -> tuple[np.ndarray, np.ndarray]:
@@ -177,6 +188,8 @@ def _set(norm: keras.layers.BatchNormalization, mean, variance) -> None:
 
 def _correct(norm: keras.layers.BatchNormalization, before, after) -> None:
     """Moves the statistics as those of the data moved, when weights and inputs were quantized."""
-    (old_mean, old_variance), (mean, variance) = before, after
-    change = (variance + norm.epsilon) / (old_variance + norm.epsilon)
-    _set(norm, norm.moving_mean + np.float32(mean - old_mean), norm.moving_variance * np.float32(change))
+    (old_mean, old_variance, epsilon), (mean, variance, _) = before, after
+    unit = norm.moving_variance.numpy() + norm.epsilon
+    change = (variance + epsilon) / (old_variance + epsilon)
+    moved = norm.moving_mean + np.float32(np.sqrt(unit) * (mean - old_mean))
+    _set(norm, moved, np.maximum(unit * change - norm.epsilon, 0))

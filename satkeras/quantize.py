@@ -19,6 +19,7 @@ from satkeras.calibration import (
     undo_weight_transforms,
 )
 from satkeras.checks import is_quantized, require_quantizable, require_quantized, require_supported
+from satkeras.equalization import equalize_channels
 from satkeras.graph import Graph, build_model, in_form_of, read_graph
 from satkeras.inputs import InputData
 from satkeras.layers import Kind, kind_of
@@ -65,7 +66,8 @@ def quantize_model(
         such as "int8" for plain 8 bits, or a `Scheme`), or `{"weight_bits": ..., "activation_bits": ...}`.
         The last pattern that matches wins, also over the first and last layers' 8 bits.
       calibration_data: some hundred inputs, so that the copy starts where a pretrained model is: what the scheme's
-        transform does to the weights is undone, and clip values, ranges and the statistics of batch norms are set from
+        transform does to the weights is undone, DoReFa's kernels get channels of one size where a batch norm can take
+        the difference (see `equalize_channels`), and clip values, ranges and the statistics of batch norms are set from
         this data. An array, a list or dict of arrays for several inputs, or a finite `tf.data.Dataset` of batches, as
         `fit` takes them (labels are ignored). DoReFa's activations have a fixed range that no data can set.
         Of use to a model that was never trained, too: its kernels keep the scale of their initializers, its clip
@@ -96,6 +98,8 @@ def quantize_model(
     for layer, heir in heirs.items():
         heir.set_weights(layer.get_weights())
     result = in_form_of(model, _fresh(tfmot.quantization.keras.quantize_apply(annotated, scheme=_AsAnnotated())))
+    if float_model is model and calibration is not None:
+        equalize_channels(result)
     calibrate_weights(result)
     if float_model is not model:
         carry_over_quantizer_variables(model, result)

@@ -24,6 +24,7 @@ class Quantizer(tfmot.quantization.keras.quantizers.Quantizer, abc.ABC):
     num_bits: int | None
     replaces_relu: ClassVar[bool] = False  # its learned clip takes the place of a ReLU before it, maximum and all
     keeps_input: ClassVar[bool] = True  # its backward pass reads the tensor that it quantizes
+    ends_at_largest: ClassVar[bool] = False  # one grid for the kernel, up to its largest weight: see equalization.py
     reads_8_bits: ClassVar[bool] = False  # its levels are not evenly spaced in its input, which is stored at 8 bits
 
     def build(self, tensor_shape, name, layer):

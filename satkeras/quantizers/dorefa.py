@@ -47,6 +47,8 @@ class DoReFaWeightQuantizer(Quantizer):
       DoReFa-Net, eq. 9. The symmetric grid: CEA N2D2, SAT quantizer, mode "Symmetric".
     """
 
+    ends_at_largest = True
+
     num_bits: int | None = 4
     grid: str | None = None
 
