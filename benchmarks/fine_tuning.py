@@ -262,7 +262,8 @@ def table() -> str:
     return results.page(
         "Fine-tuning pretrained networks, CIFAR-10, 10,000 test images",
         "`python -m benchmarks.fine_tuning`, seed 0, SGD with Nesterov momentum, batch 128, cosine from 0.01 (sat "
-        "and pact for more than 5 epochs: 0.03) in each phase. *Before*: calibrated with 512 training images, no training.",
+        "and pact for more than 5 epochs: 0.03) in each phase. *Before*: calibrated with 512 training images, no "
+        "training.",
         ("network", "scheme", "bits", "float", "before", "after each epoch", "file", "epochs of each phase"),
         rows,
     )
