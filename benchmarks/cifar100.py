@@ -15,11 +15,12 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 import numpy as np
+import tensorflow as tf
 import tf_keras as keras
 from absl import app, flags
 
 import satkeras
-from benchmarks import results, saved_models
+from benchmarks import distillation, results, saved_models
 from examples import architectures, datasets
 from satkeras._compat import tfmot
 from satkeras.quantizers import DoReFaWeightQuantizer, SATWeightQuantizer
@@ -30,6 +31,7 @@ BATCH_SIZE = 128
 CALIBRATION_IMAGES = 512
 LEARNING_RATE = 0.1
 WEIGHT_DECAY = 4e-5
+TEACHER_TEMPERATURE = 4.0
 
 
 def network(classes: int, batch_norm_momentum: float) -> keras.Model:
@@ -54,6 +56,7 @@ class Variant:
       restarts: whether the learning rate begins anew; otherwise it goes on falling along one cosine over all epochs.
       batch_norm_momentum: of the network, where it is not another variant's.
       alpha_learning_rate: that of the clip values over that of all else.
+      teacher: another variant, whose answers it learns beside the labels.
     """
 
     make: Make
@@ -62,6 +65,7 @@ class Variant:
     restarts: bool = False
     batch_norm_momentum: float = 0.9
     alpha_learning_rate: float = 1.0
+    teacher: str | None = None
 
     def span(self, epochs: int) -> tuple[int, int]:
         """The epochs it begins and ends with."""
@@ -101,14 +105,19 @@ def _clamped(model: keras.Model, images: np.ndarray) -> keras.Model:
 
 
 _TWO_THIRDS = "float, the first two thirds"
+_BOTH_PARTS = "float, the first two thirds, then the last"
 _HALF = "SAT clamped, the first half"
 
 VARIANTS = {
     "float": Variant(_float),
     _TWO_THIRDS: Variant(_float, until=2 / 3),
+    _BOTH_PARTS: Variant(_float, _TWO_THIRDS),
     _HALF: Variant(_clamped, until=1 / 2, restarts=True),
     "SAT W4A4": Variant(_sat(4, 4)),
     "SAT W4A4, the first two thirds float": Variant(_sat(4, 4), _TWO_THIRDS),
+    "SAT W4A4, the first two thirds float, then taught by the float network": Variant(
+        _sat(4, 4), _TWO_THIRDS, teacher=_BOTH_PARTS
+    ),
     "SAT W4A4, the first half clamped": Variant(_sat(4, 4), _HALF, restarts=True),
     "SAT W4A4 without the rescale": Variant(_sat(4, 4, WITHOUT_RESCALE)),
     "SAT W4A4 without the rescale, the first two thirds float": Variant(_sat(4, 4, WITHOUT_RESCALE), _TWO_THIRDS),
@@ -158,8 +167,9 @@ def _untrained(variant: str, seed: int, epochs: int, data: datasets.Images) -> k
 def train(variant: str, seed: int, epochs: int, data: datasets.Images) -> None:
     """Runs what is left of a training, first of the one it comes after."""
     chosen, path, weights = VARIANTS[variant], _path(variant, epochs, seed), _weights(variant, epochs, seed)
-    if chosen.after is not None and not _weights(chosen.after, epochs, seed).exists():
-        train(chosen.after, seed, epochs, data)
+    for needed in (chosen.after, chosen.teacher):
+        if needed is not None and not _weights(needed, epochs, seed).exists():
+            train(needed, seed, epochs, data)
     print(f"\n=== {variant}, seed {seed}", flush=True)
     keras.backend.clear_session()
     keras.utils.set_random_seed(seed)
@@ -177,7 +187,6 @@ def train(variant: str, seed: int, epochs: int, data: datasets.Images) -> None:
     }
     output = weights.parent
     output.mkdir(parents=True, exist_ok=True)
-    images, labels = data.test
     model = _untrained(variant, seed, epochs, data)
     start, end = chosen.span(epochs)
     if weights.exists():
@@ -185,7 +194,9 @@ def train(variant: str, seed: int, epochs: int, data: datasets.Images) -> None:
     else:
         steps = len(data.train[0]) // BATCH_SIZE
         first, last = (start, end) if chosen.restarts else (0, epochs)
-        _compile(model, (last - first) * steps, (start - first) * steps, chosen.alpha_learning_rate)
+        training, targets, loss, metric = _lessons(chosen, seed, epochs, data)
+        optimizer = _optimizer((last - first) * steps, (start - first) * steps, chosen.alpha_learning_rate)
+        model.compile(optimizer, loss, metrics=[metric])
 
         def note(epoch, logs):
             for name, key in (("loss", "loss"), ("accuracy", "val_accuracy")):
@@ -193,9 +204,9 @@ def train(variant: str, seed: int, epochs: int, data: datasets.Images) -> None:
             results.write(path, result)
 
         model.fit(
-            datasets.batches(data, BATCH_SIZE, seed),
+            training,
             epochs=end - start,
-            validation_data=(images.astype(np.float32), labels),
+            validation_data=(data.test[0].astype(np.float32), targets),
             validation_batch_size=250,
             callbacks=[
                 keras.callbacks.LambdaCallback(on_epoch_end=note),
@@ -211,13 +222,27 @@ def train(variant: str, seed: int, epochs: int, data: datasets.Images) -> None:
     RESULTS.with_suffix(".md").write_text(table())
 
 
-def _compile(model: keras.Model, steps: int, done: int, alpha_learning_rate: float) -> None:
+def _lessons(chosen: Variant, seed: int, epochs: int, data: datasets.Images):
+    """The batches to learn from, the targets of the test images, the loss and the accuracy."""
+    training, labels = datasets.batches(data, BATCH_SIZE, seed), data.test[1]
+    if chosen.teacher is None:
+        return training, labels, keras.losses.SparseCategoricalCrossentropy(from_logits=True), "accuracy"
+    teacher = _untrained(chosen.teacher, seed, epochs, data)
+    teacher.load_weights(_weights(chosen.teacher, epochs, seed))
+    taught = training.map(
+        lambda x, y: (x, distillation.targets(y, tf.nn.softmax(teacher(x, training=False)))),
+    )
+    unseen = distillation.targets(labels, tf.one_hot(labels, data.classes))
+    loss = distillation.loss(TEACHER_TEMPERATURE)
+    return taught, unseen, lambda targets, logits: loss(targets, tf.nn.softmax(logits)), distillation.accuracy
+
+
+def _optimizer(steps: int, done: int, alpha_learning_rate: float) -> keras.optimizers.Optimizer:
     schedule = keras.optimizers.schedules.CosineDecay(LEARNING_RATE, steps)
     optimizer = _SGD(alpha_learning_rate, schedule, momentum=0.9, nesterov=True, weight_decay=WEIGHT_DECAY)
     optimizer.iterations.assign(done)
     optimizer.exclude_from_weight_decay(var_names=["depthwise_kernel", "gamma", "beta", "bias", "alpha"])
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(optimizer, loss, metrics=["accuracy"])
+    return optimizer
 
 
 def _path(variant: str, epochs: int, seed: int) -> pathlib.Path:
