@@ -33,8 +33,9 @@ LEARNING_RATE = 0.1
 WEIGHT_DECAY = 4e-5
 TEACHER_TEMPERATURE = 4.0
 OLDER = """\
-W2A2, W3A3, W4A4 without the rescale, and tfmot's 8 bit went on from an earlier run of the first two thirds, which had
-come to 50.70 %, the first three of them before channels started with one size (`satkeras/equalization.py`)."""
+W2A2, W3A3, W8A8, W4A4 without the rescale, and tfmot's 8 bit went on from an earlier run of the first two thirds, which
+had come to 50.70 %. The rows of SAT but for W4A4, with the rescale, after two thirds in float are from before channels
+started with one size (`satkeras/equalization.py`)."""
 
 
 def network(classes: int, batch_norm_momentum: float) -> keras.Model:

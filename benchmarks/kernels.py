@@ -52,11 +52,11 @@ Classes of difference, all of one level, and what causes them:
 * ADD: the default kernel adds in 32-bit fixed point and rounds once, the others shift each summand, scale it, and scale
   the sum again.
 * MEAN: the default kernel multiplies the sum by a float32 number, the others by a fixed-point one, rounded twice.
-* PAD, MUL and SOFTMAX are exact in all of them. A MUL's multiplier is chosen so that none of its input's 256 codes
-  comes near midway between two levels.
+* MUL: its multiplier is chosen so that its input's 256 codes stay clear of midway between two levels. To a grid below 8
+  bits it is exact in all kernels; between two grids of 8 bits some codes still come too close for rounding twice.
+* PAD and SOFTMAX are exact in all of them.
 
-The rows of `resnet20 sat` are of files in which what is a MUL today was a depthwise convolution. 64-bit Arm: LiteRT 2.1
-in QEMU 7.2 as a Cortex-A76."""
+64-bit Arm: LiteRT 2.1 in QEMU 7.2 as a Cortex-A76."""
 
 
 def alone(plan: Plan, content: bytes) -> tuple[bytes, list[tuple[Tensor, tuple[int, ...]]], list[Operator]]:

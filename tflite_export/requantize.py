@@ -133,8 +133,9 @@ def multiply_operator(pending: Pending, output: Tensor, activation: Activation) 
     """The requantization of a stored tensor: MUL by 127 steps of a constant.
 
     A tensor has 256 codes at most, so many multipliers make the same integers. The one that is taken stays clear of
-    those that would not: no code's product then lies so close to midway between two levels that it depends on how a
-    kernel rounds. XNNPACK rounds to even on x86 and up on Arm, the reference kernels round twice.
+    those that would not: no code's product then lies midway between two levels, where XNNPACK rounds to even on x86 and
+    up on Arm, nor, where a grid is narrow, so close that rounding twice, as the reference kernels do, matters. Between
+    two grids of 8 bits it may.
     """
     (x,) = pending.inputs
     low, high = _equivalent_ratios(x, output, x.step / output.step)
