@@ -59,13 +59,12 @@ def _own_norm(node: Node, graph: Graph) -> keras.layers.BatchNormalization | Non
 def _factors(channels: np.ndarray, norm: keras.layers.BatchNormalization) -> np.ndarray:
     """What to multiply each channel by; `channels` are the kernel's columns."""
     channels = channels.astype(np.float64)
-    # In training the batch norm divides a channel times f by f^2 v + e, which is to be f^2 (v + e).
-    epsilon, variance = norm.epsilon, norm.moving_variance.numpy() + norm.epsilon
-    slack = TOLERANCE * variance / epsilon
-    lowest = np.sqrt(np.maximum(1 / (1 + slack), epsilon / variance))
-    highest = np.sqrt(np.where(slack < 1, 1 / np.maximum(1 - slack, 1e-6), np.inf))
     largest = np.abs(channels).max(0)
     factors = 1 / np.where(largest > 0, largest, 1)
-    free = slack >= 1
-    size = np.square(channels[:, free]).sum(), np.square((channels * factors)[:, free]).sum()
-    return np.clip(factors * np.sqrt(size[0] / size[1]) if size[1] else factors, lowest, highest).astype(np.float32)
+    # In training the batch norm divides a channel times f by f^2 v + e, which is to be f^2 (v + e).
+    share = norm.epsilon / (norm.moving_variance.numpy() + norm.epsilon)
+    free = share <= TOLERANCE
+    lowest = np.sqrt(np.maximum(share / (share + TOLERANCE), share))
+    highest = np.sqrt(np.where(free, np.inf, share / np.where(free, 1, share - TOLERANCE)))
+    before, after = (np.square(values[:, free]).sum() for values in (channels, channels * factors))
+    return np.clip(factors * np.sqrt(before / after) if after else factors, lowest, highest).astype(np.float32)

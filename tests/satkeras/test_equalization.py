@@ -115,6 +115,15 @@ def test_a_dead_channel_stays_dead(dead, spread_model):
     )
 
 
+def test_a_batch_norm_without_epsilon_frees_its_channels(rng):
+    inputs = tf_keras.Input((4, 4, 3))
+    model = tf_keras.Model(inputs, layers.BatchNormalization(epsilon=0.0)(layers.Conv2D(4, 1, name="kernel")(inputs)))
+    spread(model.get_layer("kernel"), 4, rng)
+    images = rng.uniform(0, 255, (8, 4, 4, 3)).astype(np.float32)
+    largest = np.abs(columns(kernel_of(clamped(model, images), "kernel"), 4)).max(0)
+    np.testing.assert_allclose(largest, largest.max(), rtol=1e-4)
+
+
 def _head_alone(x):
     return layers.Conv2D(4, 1, name="kernel")(x)
 
