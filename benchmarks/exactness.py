@@ -79,7 +79,9 @@ def table() -> str:
         f"layer and the twin's, both fed the same input. *Reference*: LiteRT's reference kernels, {REFERENCE_IMAGES:,} "
         "images from the image on; a difference in one layer leads to others in the next "
         "([kernels.md](kernels.md) has each operator alone). *seed 0*: the MobileNetV2 of [cifar100.md](cifar100.md). "
-        "Those *taught*, with *two thirds*, and sat W8A8 requantize by MULs; the others did by depthwise convolutions.",
+        "Those *taught*, with *two thirds*, and sat W8A8 requantize by MULs; the others did by depthwise convolutions."
+        "\n\nTargets: no integer differs; at W8A8 and W4A4 the same answers to 99.5 % of the images, and accuracies at "
+        "most 0.1 points apart.",
         (
             "model",
             "images",

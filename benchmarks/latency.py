@@ -103,7 +103,8 @@ def table(found: dict) -> str:
             rows.append((network, name, f"{times[name]:.3f}", time_ratio, count, f"{sizes[name]:,}", size_ratio))
     return results.page(
         "Latency and size over the converter's post-training int8 file",
-        f"`python -m benchmarks.latency`: LiteRT, one thread, {found['machine']}, TensorFlow {found['tensorflow']}.",
+        f"`python -m benchmarks.latency`: LiteRT, one thread, {found['machine']}, TensorFlow {found['tensorflow']}."
+        "\n\nTarget: 1.00 or less, both ratios.",
         ("network", "file", "ms", "latency / post-training", "operators", "bytes", "size / post-training"),
         rows,
     )

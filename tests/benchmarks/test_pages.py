@@ -5,7 +5,17 @@ import re
 
 import pytest
 
-from benchmarks import cifar100, exactness, fine_tuning, kernels, latency, results, temperature, training_step
+from benchmarks import (
+    cifar100,
+    exactness,
+    export_time,
+    fine_tuning,
+    kernels,
+    latency,
+    results,
+    temperature,
+    training_step,
+)
 
 README = pathlib.Path("README.md")
 
@@ -15,7 +25,7 @@ def test_a_page_is_made_of_all_its_results(benchmark):
     assert benchmark.RESULTS.with_suffix(".md").read_text() == benchmark.table()
 
 
-@pytest.mark.parametrize("benchmark", [latency, training_step])
+@pytest.mark.parametrize("benchmark", [export_time, latency, training_step])
 def test_a_page_is_made_of_its_result(benchmark):
     found = results.read(benchmark.RESULTS.with_suffix(".json"))
     assert benchmark.RESULTS.with_suffix(".md").read_text() == benchmark.table(found)
