@@ -36,9 +36,9 @@ NOTES = """\
 Targets: SAT W8A8 at least the float network's accuracy; SAT W4A4 within 1.0 points of it, and above the same without
 the rescale.
 
-W2A2, W3A3, W8A8, W4A4 without the rescale, and tfmot's 8 bit went on from an earlier run of the first two thirds, which
-had come to 50.70 %. The rows of SAT but for W4A4, with the rescale, after two thirds in float are from before channels
-started with one size (`satkeras/equalization.py`)."""
+W2A2, W3A3, W4A4 without the rescale, and tfmot's 8 bit went on from an earlier run of the first two thirds, which had
+come to 50.70 %. The rows of SAT but for W8A8 and W4A4, with the rescale, after two thirds in float are from before
+channels started with one size (`satkeras/equalization.py`)."""
 
 
 def network(classes: int, batch_norm_momentum: float) -> keras.Model:
