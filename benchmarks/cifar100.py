@@ -20,7 +20,7 @@ import tf_keras as keras
 from absl import app, flags
 
 import satkeras
-from benchmarks import distillation, results, saved_models
+from benchmarks import distillation, optimizers, results, saved_models
 from examples import architectures, datasets
 from satkeras._compat import tfmot
 from satkeras.quantizers import DoReFaWeightQuantizer, SATWeightQuantizer
@@ -31,6 +31,7 @@ BATCH_SIZE = 128
 CALIBRATION_IMAGES = 512
 LEARNING_RATE = 0.1
 WEIGHT_DECAY = 4e-5
+NOT_DECAYED = "depthwise_kernel", "gamma", "beta", "bias", "alpha"
 TEACHER_TEMPERATURE = 4.0
 NOTES = """\
 Targets: SAT W8A8 at least the float network's accuracy; SAT W4A4 within 1.0 points of it, and above the same without
@@ -144,17 +145,6 @@ VARIANTS = {
 }
 
 
-class _SGD(keras.optimizers.SGD):
-    """Gives clip values a learning rate of their own."""
-
-    def __init__(self, alpha_learning_rate: float, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self._alpha_learning_rate = alpha_learning_rate
-
-    def update_step(self, gradient, variable):
-        super().update_step(gradient * self._alpha_learning_rate if "alpha" in variable.name else gradient, variable)
-
-
 def _weights(variant: str, epochs: int, seed: int) -> pathlib.Path:
     """Where a variant's last weights are."""
     return pathlib.Path(FLAGS.output) / _path(variant, epochs, seed).stem / "weights.h5"
@@ -202,7 +192,14 @@ def train(variant: str, seed: int, epochs: int, data: datasets.Images) -> None:
         steps = len(data.train[0]) // BATCH_SIZE
         first, last = (start, end) if chosen.restarts else (0, epochs)
         training, targets, loss, metric = _lessons(chosen, seed, epochs, data)
-        optimizer = _optimizer((last - first) * steps, (start - first) * steps, chosen.alpha_learning_rate)
+        optimizer = optimizers.sgd(
+            LEARNING_RATE,
+            (last - first) * steps,
+            WEIGHT_DECAY,
+            NOT_DECAYED,
+            done=(start - first) * steps,
+            alpha_learning_rate=chosen.alpha_learning_rate,
+        )
         model.compile(optimizer, loss, metrics=[metric])
 
         def note(epoch, logs):
@@ -236,20 +233,11 @@ def _lessons(chosen: Variant, seed: int, epochs: int, data: datasets.Images):
         return training, labels, keras.losses.SparseCategoricalCrossentropy(from_logits=True), "accuracy"
     teacher = _untrained(chosen.teacher, seed, epochs, data)
     teacher.load_weights(_weights(chosen.teacher, epochs, seed))
-    taught = training.map(
-        lambda x, y: (x, distillation.targets(y, tf.nn.softmax(teacher(x, training=False)))),
+    taught, unseen = distillation.lessons(
+        training, labels, lambda images: tf.nn.softmax(teacher(images, training=False)), data.classes
     )
-    unseen = distillation.targets(labels, tf.one_hot(labels, data.classes))
     loss = distillation.loss(TEACHER_TEMPERATURE)
     return taught, unseen, lambda targets, logits: loss(targets, tf.nn.softmax(logits)), distillation.accuracy
-
-
-def _optimizer(steps: int, done: int, alpha_learning_rate: float) -> keras.optimizers.Optimizer:
-    schedule = keras.optimizers.schedules.CosineDecay(LEARNING_RATE, steps)
-    optimizer = _SGD(alpha_learning_rate, schedule, momentum=0.9, nesterov=True, weight_decay=WEIGHT_DECAY)
-    optimizer.iterations.assign(done)
-    optimizer.exclude_from_weight_decay(var_names=["depthwise_kernel", "gamma", "beta", "bias", "alpha"])
-    return optimizer
 
 
 def _path(variant: str, epochs: int, seed: int) -> pathlib.Path:

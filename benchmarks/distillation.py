@@ -1,5 +1,7 @@
 """Distillation (Hinton et al. 2015, arXiv:1503.02531): a network learns the answers of another beside the labels."""
 
+from collections.abc import Callable
+
 import tensorflow as tf
 import tf_keras as keras
 
@@ -15,6 +17,19 @@ def targets(labels, answers):
       answers: probabilities (n, classes).
     """
     return tf.stack([tf.one_hot(labels, answers.shape[-1]), answers], axis=1)
+
+
+def lessons(batches: tf.data.Dataset, test_labels, teacher: Callable, classes: int):
+    """Batches of images and `targets`, and the `targets` of the test images, whose answers no teacher is asked for.
+
+    Args:
+      batches: of images and labels.
+      test_labels: integers (n,).
+      teacher: from images to probabilities (n, classes).
+      classes: how many there are.
+    """
+    taught = batches.map(lambda images, labels: (images, targets(labels, teacher(images))))
+    return taught, targets(test_labels, tf.one_hot(test_labels, classes))
 
 
 def loss(temperature: float):

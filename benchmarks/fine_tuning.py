@@ -11,14 +11,15 @@ import dataclasses
 import fnmatch
 import pathlib
 from collections.abc import Callable, Iterable
+from functools import partial
 
 import numpy as np
-import tensorflow as tf
 import tf_keras as keras
 from absl import app, flags
 
 import satkeras
-from benchmarks import distillation, pretrained, results, saved_models
+from benchmarks import distillation, optimizers, pretrained, results, saved_models
+from benchmarks.runs import Run
 from examples import datasets
 from satkeras.callbacks import GeometricTemperature, TemperaturePerStep
 from satkeras.quantizers import PACTQuantizer, QuantizationNetworksWeightQuantizer
@@ -28,6 +29,8 @@ RESULTS = results.FOLDER / "fine_tuning"
 SEED = 0
 BATCH_SIZE = 128
 CALIBRATION_IMAGES = 512
+WEIGHT_DECAY = 1e-4
+NOT_DECAYED = "gamma", "beta", "bias", "alpha", "thresholds"
 NOTES = """\
 Targets: at 2, 3 and 4 bits PACT's 89.7, 91.1 and 91.3 %, published for a float network of 91.6 %. Quantization Networks
 within so many points of float: weights alone 1.0 (1 bit: 3.0), W(+-4)A2 3.0.
@@ -36,64 +39,16 @@ The rows of resnet20 with sat or pact, but for those *taught* and W8A8, are from
 (`satkeras/equalization.py`)."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """One training.
-
-    Attributes:
-      network: of `benchmarks.pretrained`.
-      scheme: a name or a `satkeras.Scheme`; None: the float network itself.
-      weight_bits: as `quantize_model` takes them.
-      activation_bits: the same.
-      stages: (phase, epochs); for "qn" phases as `set_phase` takes them, for the others one stage without.
-      title: of the scheme, in tables and file names.
-      full_precision: the layers that are not quantized; the model then has no file.
-      highest_temperature: of Quantization Networks' sigmoids, at the end of each phase.
-      lowest_temperature: from where it rises by a constant factor; None: it rises by a constant from 0.
-      images: how many training images an epoch has.
-      batch_norm_momentum: what short runs need; None: the network's own.
-      learning_rate: at the beginning of each stage.
-      teacher_temperature: softens the float network's answers, which it then learns beside the labels; None: labels
-        alone.
-    """
-
-    network: str
-    scheme: str | satkeras.Scheme | None
-    weight_bits: int | str | None
-    activation_bits: int | None
-    stages: tuple[tuple[str | None, int], ...]
-    title: str
-    full_precision: tuple[str, ...] = ()
-    highest_temperature: float = 2000.0
-    lowest_temperature: float | None = None
-    images: int = 50_000
-    batch_norm_momentum: float | None = None
-    learning_rate: float = 0.01
-    teacher_temperature: float | None = None
-
-    @property
-    def epochs(self) -> int:
-        return sum(epochs for _, epochs in self.stages)
-
-    @property
-    def width(self) -> str:
-        return "" if self.scheme is None else f"W{self.weight_bits}A{self.activation_bits}"
-
-    @property
-    def name(self) -> str:
-        return " ".join((self.network, self.title, *([self.width] if self.width else []), f"{self.epochs} epochs"))
-
-    def path(self, folder: pathlib.Path) -> pathlib.Path:
-        return folder / f"{self.name.replace(' ', '_')}.json"
-
-
 def _plain(network: str, scheme: str, bits: int, epochs: int) -> Run:
     return Run(network, scheme, bits, bits, ((None, epochs),), scheme)
 
 
+def _taught_as(title: str) -> dict:
+    return {"title": f"{title}, taught by the float network", "teacher_temperature": 4.0}
+
+
 def _taught(scheme: str, bits: int, epochs: int, **options) -> Run:
-    title = f"{scheme}, taught by the float network"
-    return dataclasses.replace(_plain("resnet20", scheme, bits, epochs), title=title, **_TEACHER, **options)
+    return dataclasses.replace(_plain("resnet20", scheme, bits, epochs), **_taught_as(scheme), **options)
 
 
 def _qn(weight_bits: int | str, activation_bits: int, stages) -> Run:
@@ -112,11 +67,10 @@ def _qn_weights(**options) -> satkeras.Scheme:
 _LEARNED = _qn_weights(learn_thresholds=True)
 _EXACT = _qn_weights(gradient_temperature=None)
 _OWN_ZERO = _qn_weights(zero_edge=None)
-_TEACHER = {"teacher_temperature": 4.0}
-_QN_TAUGHT = {"title": "qn, zero of k-means, taught by the float network"} | _TEACHER
+_QN_TAUGHT = _taught_as("qn, zero of k-means")
 
 _BY_A_FACTOR = {"title": "qn, temperature by a factor", "highest_temperature": 300.0, "lowest_temperature": 5.0}
-_BY_A_FACTOR_TAUGHT = _BY_A_FACTOR | _TEACHER | {"title": "qn, temperature by a factor, taught by the float network"}
+_BY_A_FACTOR_TAUGHT = _BY_A_FACTOR | _taught_as("qn, temperature by a factor")
 _WEIGHTS_ALONE = (("weights", 5),)
 _THREE_PHASES = (("weights", 2), ("activations", 1), ("both", 2))
 
@@ -213,7 +167,8 @@ def train(task: Run, data: datasets.Images, folder: pathlib.Path) -> None:
                 results.write(path, result)
 
             training, targets, loss, metric = _lessons(task, data, float_model)
-            model.compile(_optimizer(task.learning_rate, steps * epochs), loss, metrics=[metric])
+            optimizer = optimizers.sgd(task.learning_rate, steps * epochs, WEIGHT_DECAY, NOT_DECAYED)
+            model.compile(optimizer, loss, metrics=[metric])
             model.fit(
                 training,
                 epochs=epochs,
@@ -237,16 +192,9 @@ def _lessons(task: Run, data: datasets.Images, float_model: keras.Model):
     training, labels = datasets.batches(data, BATCH_SIZE, SEED), data.test[1]
     if task.teacher_temperature is None:
         return training, labels, "sparse_categorical_crossentropy", "accuracy"
-    taught = training.map(lambda x, y: (x, distillation.targets(y, float_model(x, training=False))))
-    unseen = distillation.targets(labels, tf.one_hot(labels, data.classes))
+    teacher = partial(float_model, training=False)
+    taught, unseen = distillation.lessons(training, labels, teacher, data.classes)
     return taught, unseen, distillation.loss(task.teacher_temperature), distillation.accuracy
-
-
-def _optimizer(learning_rate: float, steps: int) -> keras.optimizers.Optimizer:
-    schedule = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
-    optimizer = keras.optimizers.SGD(schedule, momentum=0.9, nesterov=True, weight_decay=1e-4)
-    optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias", "alpha", "thresholds"])
-    return optimizer
 
 
 def _accuracy(model: keras.Model, images, labels) -> float:

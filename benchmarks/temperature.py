@@ -11,7 +11,8 @@ from absl import app
 
 import satkeras
 from benchmarks import results
-from benchmarks.fine_tuning import Run, define_flags, run_all
+from benchmarks.fine_tuning import define_flags, run_all
+from benchmarks.runs import Run
 
 RESULTS = results.FOLDER / "temperature"
 # Of MLPerf Tiny's ResNet-8.

@@ -49,10 +49,10 @@ def _own_norm(node: Node, graph: Graph) -> keras.layers.BatchNormalization | Non
     if found is None or not found[1].ends_at_largest or node in graph.outputs:
         return None
     readers = graph.consumers(node)
-    called = [call.layer for call in graph.nodes]
     if len(readers) != 1 or kind_of(readers[0]) is not Kind.BATCH_NORM:
         return None
     norm = readers[0].layer
+    called = [call.layer for call in graph.nodes]
     return norm if called.count(node.layer) == called.count(norm) == 1 else None
 
 

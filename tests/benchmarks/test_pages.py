@@ -32,8 +32,7 @@ def test_a_page_is_made_of_its_result(benchmark):
 
 
 def test_what_the_readme_measured_is_in_a_page():
-    (measured,) = re.findall(r"^## Measured$(.*?)^## ", README.read_text(), re.MULTILINE | re.DOTALL)
-    figures = re.findall(r"\b\d+\.\d\d %|\b0 of [\d,]+\b", measured)
+    figures = re.findall(r"\b\d+\.\d\d %|\b0 of [\d,]+\b", README.read_text())
     assert len(figures) > 50
     pages = "".join(page.read_text() for page in results.FOLDER.glob("*.md"))
     missing = [figure for figure in figures if figure.replace(" %", "%") not in pages]

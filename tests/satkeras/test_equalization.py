@@ -53,8 +53,8 @@ def spread_model(rng):
     return model, images
 
 
-def clamped(model, images, scheme="sat"):
-    return satkeras.quantize_model(model, scheme, weight_bits=None, activation_bits=None, calibration_data=images)
+def clamped(model, images):
+    return satkeras.quantize_model(model, "sat", weight_bits=None, activation_bits=None, calibration_data=images)
 
 
 def test_channels_end_alike_and_the_kernel_keeps_its_size(spread_model):
