@@ -46,9 +46,9 @@ def equalize_channels(model: keras.Model) -> None:
 def _own_norm(node: Node, graph: Graph) -> keras.layers.BatchNormalization | None:
     """The batch norm that alone takes what a kernel to equalize makes, both called once; None if there is none."""
     found = weight_variables(node.layer) if has_quantizer(node.layer) else None
-    if found is None or not found[1].ends_at_largest or node in graph.outputs:
+    if found is None or not found[1].ends_at_largest:
         return None
-    readers = graph.consumers(node)
+    readers = graph.consumers(node)  # the model's output among them, which is never the wrapped layer's own
     if len(readers) != 1 or kind_of(readers[0]) is not Kind.BATCH_NORM:
         return None
     norm = readers[0].layer
