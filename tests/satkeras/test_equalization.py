@@ -53,6 +53,13 @@ def spread_model(rng):
     return model, images
 
 
+def freeze_norms(model):
+    """Keeps calibration from correcting their statistics, which would hide that they were scaled wrongly."""
+    for layer in model.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            layer.trainable = False
+
+
 def clamped(model, images):
     return satkeras.quantize_model(model, "sat", weight_bits=None, activation_bits=None, calibration_data=images)
 
@@ -72,9 +79,8 @@ def test_channels_end_alike_and_the_kernel_keeps_its_size(spread_model):
 @pytest.mark.parametrize("frozen", [False, True])
 def test_the_model_computes_what_it_did(frozen, spread_model):
     model, images = spread_model
-    for layer in model.layers:
-        # The data corrects the statistics of the others, and would hide that they were scaled wrongly.
-        layer.trainable = not (frozen and isinstance(layer, layers.BatchNormalization))
+    if frozen:
+        freeze_norms(model)
     found = clamped(model, images)
     # float32 has its roundings elsewhere.
     expected = model.predict(images, verbose=0)
@@ -110,7 +116,7 @@ def test_a_dead_channel_stays_dead(dead, spread_model):
     gamma, beta, mean, variance = norm.get_weights()
     mean[3], variance[3] = bias[3] - 0.01, 0  # epsilon alone divides the channel's constant
     norm.set_weights([gamma, beta, mean, variance])
-    norm.trainable = False
+    freeze_norms(model)
     found = clamped(model, images)
     assert np.abs(kernel_of(found, "convolution")[..., 3]).max() <= 1.1 * np.abs(kernel[..., 3]).max() + 1e-12
     assert (found.get_layer("convolution_norm").moving_variance.numpy() >= 0).all()
