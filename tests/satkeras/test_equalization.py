@@ -124,6 +124,11 @@ def test_a_dead_channel_stays_dead(dead, spread_model):
     np.testing.assert_allclose(
         found.predict(images, verbose=0), expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max()
     )
+    # What a later layer may not let through.
+    channel, known = (
+        tf_keras.Model(one.inputs, one.get_layer("convolution_norm").output)(images)[..., 3] for one in (found, model)
+    )
+    np.testing.assert_allclose(channel, known, rtol=1e-3)
 
 
 def test_a_batch_norm_without_epsilon_frees_its_channels(rng):
