@@ -38,7 +38,7 @@ Targets: SAT W8A8 at least the float network's accuracy; SAT W4A4 within 1.0 poi
 the rescale.
 
 W2A2, W3A3, W4A4 without the rescale, and tfmot's 8 bit went on from an earlier run of the first two thirds, which had
-come to 50.70 %. The rows of SAT but for W8A8 and W4A4, with the rescale, after two thirds in float are from before
+come to 50.70 %. The rows of SAT but for W8A8 and W4A4, with the rescale, after a part in float are from before
 channels started with one size (`satkeras/equalization.py`)."""
 
 
@@ -112,17 +112,23 @@ def _clamped(model: keras.Model, images: np.ndarray) -> keras.Model:
     return satkeras.quantize_model(model, "sat", weight_bits=None, activation_bits=None)
 
 
+_THIRD = "float, the first third"
 _TWO_THIRDS = "float, the first two thirds"
 _BOTH_PARTS = "float, the first two thirds, then the last"
+_FIVE_SIXTHS = "float, the first five sixths"
 _HALF = "SAT clamped, the first half"
 
 VARIANTS = {
     "float": Variant(_float),
+    _THIRD: Variant(_float, until=1 / 3),
     _TWO_THIRDS: Variant(_float, until=2 / 3),
     _BOTH_PARTS: Variant(_float, _TWO_THIRDS),
+    _FIVE_SIXTHS: Variant(_float, _TWO_THIRDS, until=5 / 6),
     _HALF: Variant(_clamped, until=1 / 2, restarts=True),
     "SAT W4A4": Variant(_sat(4, 4)),
+    "SAT W4A4, the first third float": Variant(_sat(4, 4), _THIRD),
     "SAT W4A4, the first two thirds float": Variant(_sat(4, 4), _TWO_THIRDS),
+    "SAT W4A4, the first five sixths float": Variant(_sat(4, 4), _FIVE_SIXTHS),
     "SAT W4A4, the first two thirds float, then taught by the float network": Variant(
         _sat(4, 4), _TWO_THIRDS, teacher=_BOTH_PARTS
     ),
