@@ -31,7 +31,6 @@ BATCH_SIZE = 128
 CALIBRATION_IMAGES = 512
 LEARNING_RATE = 0.1
 WEIGHT_DECAY = 4e-5
-NOT_DECAYED = "depthwise_kernel", "gamma", "beta", "bias", "alpha"
 TEACHER_TEMPERATURE = 4.0
 NOTES = """\
 Targets: SAT W8A8 at least the float network's accuracy; SAT W4A4 within 1.0 points of it, and above the same without
@@ -202,7 +201,6 @@ def train(variant: str, seed: int, epochs: int, data: datasets.Images) -> None:
             LEARNING_RATE,
             (last - first) * steps,
             WEIGHT_DECAY,
-            NOT_DECAYED,
             done=(start - first) * steps,
             alpha_learning_rate=chosen.alpha_learning_rate,
         )

@@ -30,7 +30,6 @@ SEED = 0
 BATCH_SIZE = 128
 CALIBRATION_IMAGES = 512
 WEIGHT_DECAY = 1e-4
-NOT_DECAYED = "gamma", "beta", "bias", "alpha", "thresholds"
 NOTES = """\
 Targets: at 2, 3 and 4 bits PACT's 89.7, 91.1 and 91.3 %, published for a float network of 91.6 %. Quantization Networks
 within so many points of float: weights alone 1.0 (1 bit: 3.0), W(+-4)A2 3.0.
@@ -167,7 +166,7 @@ def train(task: Run, data: datasets.Images, folder: pathlib.Path) -> None:
                 results.write(path, result)
 
             training, targets, loss, metric = _lessons(task, data, float_model)
-            optimizer = optimizers.sgd(task.learning_rate, steps * epochs, WEIGHT_DECAY, NOT_DECAYED)
+            optimizer = optimizers.sgd(task.learning_rate, steps * epochs, WEIGHT_DECAY)
             model.compile(optimizer, loss, metrics=[metric])
             model.fit(
                 training,

@@ -48,7 +48,7 @@ def _own_norm(node: Node, graph: Graph) -> keras.layers.BatchNormalization | Non
     found = weight_variables(node.layer) if has_quantizer(node.layer) else None
     if found is None or not found[1].ends_at_largest:
         return None
-    readers = graph.consumers(node)  # the model's output among them, which is never the wrapped layer's own
+    readers = graph.consumers(node)  # what the model returns is read too: by the quantizer of that output
     if len(readers) != 1 or kind_of(readers[0]) is not Kind.BATCH_NORM:
         return None
     norm = readers[0].layer
