@@ -17,8 +17,8 @@ setuptools.setup(
     long_description=README.read_text(encoding="utf-8") if README.exists() else "",
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    packages=["satkeras", "satkeras.quantizers", "tflite_export", "examples"],
-    package_data={"examples": ["*.j2"], "satkeras": ["py.typed"], "tflite_export": ["py.typed"]},
+    packages=setuptools.find_packages(include=["satkeras*", "tflite_export*"]),
+    package_data={"satkeras": ["py.typed"], "tflite_export": ["py.typed"]},
     python_requires=">=3.10",
     # The bounds are versions that were run; tf_keras pins the TensorFlow of its own minor version.
     install_requires=[

@@ -14,11 +14,11 @@ from absl import app
 import satkeras
 from benchmarks import results
 from benchmarks.saved_models import define_flags, run_all
-from tflite_export.convert import convert
-from tflite_export.interpreter import open_interpreter, run
-from tflite_export.lower import make_plan
-from tflite_export.report import Verification
-from tflite_export.verify import verify
+from tflite_export.file.convert import convert
+from tflite_export.lowering.lower import make_plan
+from tflite_export.verification.interpreter import open_interpreter, run
+from tflite_export.verification.report import Verification
+from tflite_export.verification.verify import verify
 
 RESULTS = results.FOLDER / "exactness"
 REFERENCE_IMAGES = 1000

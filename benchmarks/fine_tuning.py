@@ -21,8 +21,8 @@ import satkeras
 from benchmarks import distillation, optimizers, pretrained, results, saved_models
 from benchmarks.runs import Run
 from examples import datasets
-from satkeras.callbacks import GeometricTemperature, TemperaturePerStep
 from satkeras.quantizers import PACTQuantizer, QuantizationNetworksWeightQuantizer
+from satkeras.training.callbacks import GeometricTemperature, TemperaturePerStep
 
 FLAGS = flags.FLAGS
 RESULTS = results.FOLDER / "fine_tuning"

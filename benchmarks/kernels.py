@@ -25,13 +25,13 @@ from tensorflow.lite.tools import flatbuffer_utils
 import satkeras
 from benchmarks import other_runtime, results
 from benchmarks.saved_models import define_flags, run_all
-from tflite_export.convert import convert
-from tflite_export.interpreter import open_interpreter, run
-from tflite_export.lower import make_plan
-from tflite_export.match import match_operators
+from tflite_export.file.convert import convert
+from tflite_export.file.match import match_operators
+from tflite_export.lowering.lower import make_plan
 from tflite_export.plan import Operator, Plan, Tensor
-from tflite_export.twin import twin_tensors
-from tflite_export.verify import input_codes
+from tflite_export.verification.interpreter import open_interpreter, run
+from tflite_export.verification.twin import twin_tensors
+from tflite_export.verification.verify import input_codes
 
 FLAGS = flags.FLAGS
 RESULTS = results.FOLDER / "kernels"

@@ -24,7 +24,7 @@ import tflite_export
 from benchmarks import results
 from examples import architectures
 from satkeras.quantizers import PACTQuantizer
-from tflite_export.interpreter import open_interpreter
+from tflite_export.verification.interpreter import open_interpreter
 
 FLAGS = flags.FLAGS
 RESULTS = results.FOLDER / "latency"

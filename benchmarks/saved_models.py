@@ -12,7 +12,7 @@ import satkeras
 import tflite_export
 from benchmarks import results
 from examples import datasets
-from tflite_export.interpreter import open_interpreter, run
+from tflite_export.verification.interpreter import open_interpreter, run
 
 FLAGS = flags.FLAGS
 

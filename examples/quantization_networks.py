@@ -15,7 +15,7 @@ from absl import app, flags
 import satkeras
 import tflite_export
 from examples import architectures, datasets
-from satkeras.callbacks import TemperaturePerStep
+from satkeras.training.callbacks import TemperaturePerStep
 
 BATCH_SIZE = 64
 HIGHEST_TEMPERATURE = 2000.0

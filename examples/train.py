@@ -20,7 +20,7 @@ from absl import app, flags, logging
 import satkeras
 import tflite_export
 from examples import architectures, datasets, page
-from tflite_export.interpreter import open_interpreter, run
+from tflite_export.verification.interpreter import open_interpreter, run
 
 FLAGS = flags.FLAGS
 flags.DEFINE_enum("dataset", "mnist", ["mnist", "digits", "cifar10", "cifar100"], "What to train on.")

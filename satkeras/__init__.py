@@ -19,14 +19,14 @@ callback of `satkeras.callbacks` within it.
 Every quantizer states its integer grid as a `QuantParams`; that is all that the exporter knows of it.
 """
 
-from satkeras.integers import IntegerWeight, integer_weights, save_integer_weights
-from satkeras.phases import freeze, set_phase, set_thresholds
-from satkeras.qparams import QuantParams
 from satkeras.quantize import quantize_model, strip
+from satkeras.quantizers.quant_params import QuantParams
+from satkeras.reports.integers import IntegerWeight, integer_weights, save_integer_weights
+from satkeras.reports.summary import LayerSummary, Summary, summary
+from satkeras.reports.tensorboard import TensorBoardQuantization
 from satkeras.saving import load_model, save_model
 from satkeras.schemes import SCHEMES, Scheme
-from satkeras.summary import LayerSummary, Summary, summary
-from satkeras.tensorboard import TensorBoardQuantization
+from satkeras.training.phases import freeze, set_phase, set_thresholds
 
 __all__ = [
     "SCHEMES",

@@ -11,23 +11,23 @@ from satkeras._compat import (
     keras,
     tfmot,
 )
-from satkeras.calibration import (
+from satkeras.calibration.data import InputData
+from satkeras.calibration.equalization import equalize_channels
+from satkeras.calibration.ranges import (
     calibrate_weights,
     calibration_inputs,
     carry_over_quantizer_variables,
     set_ranges,
     undo_weight_transforms,
 )
-from satkeras.checks import is_quantized, require_quantizable, require_quantized, require_supported
-from satkeras.equalization import equalize_channels
-from satkeras.graph import Graph, build_model, in_form_of, read_graph
-from satkeras.inputs import InputData
-from satkeras.layers import Kind, kind_of
-from satkeras.placement import first_layers, last_layers, place
+from satkeras.models.checks import is_quantized, require_quantizable, require_quantized, require_supported
+from satkeras.models.graph import Graph, build_model, in_form_of, read_graph
+from satkeras.models.insertion import canonical, latent_weights, with_quantizers, without_quantizers
+from satkeras.models.layers import Kind, kind_of
+from satkeras.models.placement import first_layers, last_layers, place
+from satkeras.models.wrapper import QuantizeWrapper
 from satkeras.quantizers import InputQuantizer
-from satkeras.rewrite import canonical, latent_weights, with_quantizers, without_quantizers
 from satkeras.schemes import Scheme, Width, scheme_named
-from satkeras.wrapper import QuantizeWrapper
 
 Override = Scheme | str | Mapping[str, Width]
 

@@ -5,7 +5,7 @@ import pathlib
 import tempfile
 
 from satkeras._compat import keras
-from satkeras.checks import is_quantized
+from satkeras.models.checks import is_quantized
 
 _SUFFIXES = (".keras", ".h5")
 

@@ -10,6 +10,6 @@
 
 from tflite_export.errors import ExportError
 from tflite_export.export import export_tflite, integer_model
-from tflite_export.report import Report, TensorComparison, Verification
+from tflite_export.verification.report import Report, TensorComparison, Verification
 
 __all__ = ["ExportError", "Report", "TensorComparison", "Verification", "export_tflite", "integer_model"]

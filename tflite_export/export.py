@@ -4,14 +4,14 @@ import collections
 import os
 
 from satkeras._compat import keras
-from satkeras.checks import require_quantized
+from satkeras.calibration.data import InputData, input_arrays
 from satkeras.files import require_writable, write_whole
-from satkeras.inputs import InputData, input_arrays
-from tflite_export.convert import TYPES, convert
-from tflite_export.lower import make_plan
-from tflite_export.report import Report
-from tflite_export.twin import build_twin
-from tflite_export.verify import input_codes, verify
+from satkeras.models.checks import require_quantized
+from tflite_export.file.convert import TYPES, convert
+from tflite_export.lowering.lower import make_plan
+from tflite_export.verification.report import Report
+from tflite_export.verification.twin import build_twin
+from tflite_export.verification.verify import input_codes, verify
 
 
 def export_tflite(

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from satkeras._compat import tfmot
-from satkeras.qparams import QuantParams
+from satkeras.quantizers.quant_params import QuantParams
 
 
 class Quantizer(tfmot.quantization.keras.quantizers.Quantizer, abc.ABC):

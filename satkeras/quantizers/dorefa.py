@@ -5,10 +5,10 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
-from satkeras import quant_ops
 from satkeras._compat import keras, serializable
-from satkeras.qparams import activation_levels
+from satkeras.formulas import quantization as quant_ops
 from satkeras.quantizers.base import Quantizer, check_num_bits
+from satkeras.quantizers.quant_params import activation_levels
 
 GRIDS = ("odd", "symmetric")
 

@@ -5,10 +5,10 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
-from satkeras import quant_ops
 from satkeras._compat import serializable
-from satkeras.qparams import activation_levels
+from satkeras.formulas import quantization as quant_ops
 from satkeras.quantizers.base import Quantizer, check_num_bits
+from satkeras.quantizers.quant_params import activation_levels
 
 SMALLEST_RANGE = 2e-6  # stands for a tensor of zeros; TFLite's converter holds steps down to 1e-6 / 254
 SMALLEST_WEIGHT = 1e-35

@@ -5,11 +5,11 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
-from satkeras import clustering
 from satkeras._compat import serializable
-from satkeras.qparams import activation_levels
+from satkeras.formulas import clustering
 from satkeras.quantizers.integer_arithmetic import MaxWeightQuantizer, MovingRangeQuantizer
-from satkeras.quantizers.steps import StepQuantizer
+from satkeras.quantizers.quant_params import activation_levels
+from satkeras.quantizers.staircases import StepQuantizer
 
 LEVEL_SETS: dict[int | str, tuple[int, ...]] = {
     1: (-1, 1),

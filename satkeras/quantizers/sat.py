@@ -5,8 +5,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from satkeras import quant_ops
 from satkeras._compat import serializable
+from satkeras.formulas import quantization as quant_ops
 from satkeras.quantizers.dorefa import DoReFaWeightQuantizer, magnitude_of
 
 RESCALES = ("constant", "stddev")

@@ -6,7 +6,7 @@ import tensorflow as tf
 import tf_keras
 from tf_keras import layers
 
-from satkeras.rewrite import has_quantizer
+from satkeras.models.insertion import has_quantizer
 
 
 @pytest.fixture(scope="session")

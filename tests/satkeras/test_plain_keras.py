@@ -8,7 +8,7 @@ from tf_keras import layers
 
 import satkeras
 from satkeras._compat import output_variables, weight_variables
-from satkeras.rewrite import has_quantizer, quantizes_tensor
+from satkeras.models.insertion import has_quantizer, quantizes_tensor
 
 CROSSENTROPY = "sparse_categorical_crossentropy"
 

@@ -6,9 +6,9 @@ import tf_keras
 from tf_keras import layers
 
 import satkeras
-from tflite_export.convert import convert
-from tflite_export.lower import make_plan
-from tflite_export.verify import verify
+from tflite_export.file.convert import convert
+from tflite_export.lowering.lower import make_plan
+from tflite_export.verification.verify import verify
 
 
 def _random_images(model, count: int) -> list[np.ndarray]:

@@ -11,7 +11,7 @@ from tf_keras import layers
 import satkeras
 import tflite_export
 from tflite_export import ExportError
-from tflite_export.verify import input_codes
+from tflite_export.verification.verify import input_codes
 
 
 @pytest.fixture(autouse=True)

@@ -4,10 +4,10 @@ import pytest
 import tf_keras
 from tf_keras import layers
 
-from tflite_export.convert import convert
 from tflite_export.errors import ExportError
-from tflite_export.lower import make_plan
-from tflite_export.verify import verify
+from tflite_export.file.convert import convert
+from tflite_export.lowering.lower import make_plan
+from tflite_export.verification.verify import verify
 
 
 def stacked(*stack, shape=(6, 6, 3)) -> tf_keras.Model:

@@ -10,7 +10,7 @@ from tf_keras import layers
 
 import satkeras
 import tflite_export
-from tflite_export.interpreter import open_interpreter, run
+from tflite_export.verification.interpreter import open_interpreter, run
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from satkeras.qparams import activation_levels
 from satkeras.quantizers import InputQuantizer, MaxWeightQuantizer, MovingRangeQuantizer
+from satkeras.quantizers.quant_params import activation_levels
 
 BITS = range(2, 9)
 # Shape, whether depthwise, and the axes that share a scale.

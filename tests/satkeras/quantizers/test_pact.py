@@ -5,8 +5,8 @@ import pytest
 import tensorflow as tf
 import tf_keras
 
-from satkeras.qparams import activation_levels
 from satkeras.quantizers import PACTQuantizer
+from satkeras.quantizers.quant_params import activation_levels
 
 CASES = [(num_bits, signed) for num_bits in range(2, 9) for signed in (False, True)]
 grids = pytest.mark.parametrize(("num_bits", "signed"), CASES)

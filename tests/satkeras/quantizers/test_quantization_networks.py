@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from satkeras import step_ops
+from satkeras.formulas import staircases as step_ops
+from satkeras.formulas.staircases import FIXED, OFF, SOFT
 from satkeras.quantizers import (
     MaxWeightQuantizer,
     MovingRangeQuantizer,
     QuantizationNetworksActivationQuantizer,
     QuantizationNetworksWeightQuantizer,
 )
-from satkeras.step_ops import FIXED, OFF, SOFT
 
 LEVELS = {
     1: [-1, 1],

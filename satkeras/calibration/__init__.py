@@ -1,0 +1,1 @@
+"""Data in; ranges and starting values out."""

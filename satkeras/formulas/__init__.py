@@ -1,0 +1,1 @@
+"""Pure functions: the papers' formulas, apart from layers and variables."""

@@ -1,0 +1,1 @@
+"""A user's model, read, given quantizers, and given back."""

@@ -1,0 +1,126 @@
+"""Biases as the exported file holds them: integers in steps of input scale times weight scale.
+
+Biases and batch norms train in float, as in the papers. But at inference a quantized model computes with the rounded
+bias, so that it predicts what the file will. Without that a tenth of a percent of a low-bit layer's levels would
+differ, and every layer after it amplifies a difference.
+
+The rounding is added where a tensor is stored, right before its quantizer. There a layer knows, by walking up the
+model's graph, which batch norms and which kernel made its input, and on which grid their input lies. A ReLU between
+them does no harm: the rounding is less than half an output step.
+"""
+
+import weakref
+
+import tensorflow as tf
+
+from satkeras._compat import first_call, keras, output_variables, weight_variables
+from satkeras.models.layers import Kind, kind_of
+from satkeras.quantizers import Quantizer
+from satkeras.quantizers.quant_params import int8_spread
+
+# Beyond this int32 cannot hold the bias; the exporter then stores the channel in another way, or refuses.
+LARGEST_BIAS = 2.0**30
+
+
+class BiasRoundingQuantizer(Quantizer):
+    """A tensor's quantizer, which at inference first rounds the bias of the layers that made the tensor.
+
+    It is made anew for each layer and never stored: the model's config holds the quantizer inside it.
+    """
+
+    def __init__(self, quantizer: Quantizer):
+        self.quantizer = quantizer
+        self.num_bits = quantizer.num_bits
+        self._wrapper = lambda: None
+
+    def build(self, tensor_shape, name, layer):
+        self._wrapper = weakref.ref(layer)
+        return self.quantizer.build(tensor_shape, name, layer)
+
+    def __call__(self, inputs, training, weights, **kwargs):
+        if not training:
+            inputs = _with_rounded_bias(inputs, self._wrapper())
+        return self.quantizer(inputs, training, weights, **kwargs)
+
+    @property
+    def levels(self):
+        return self.quantizer.levels
+
+    def scale(self, variables, latent=None):
+        return self.quantizer.scale(variables, latent)
+
+    def get_config(self):
+        raise NotImplementedError("The quantizer inside is what is stored")
+
+
+def _with_rounded_bias(inputs, wrapper):
+    call = first_call(wrapper)
+    error = None if call is None else bias_error(call.parent_nodes[0])
+    return inputs if error is None else inputs + tf.cast(error, inputs.dtype)
+
+
+def bias_error(call):
+    """What rounding the bias adds to the result of a layer call, one value for each channel.
+
+    Args:
+      call: the Keras node whose result is stored.
+
+    Returns:
+      float64 (channels,), in the result's units; None where no bias is added, or nothing is quantized.
+    """
+    norms = []
+    if isinstance(call.layer, keras.layers.ReLU):
+        call = call.parent_nodes[0]
+    while isinstance(call.layer, keras.layers.BatchNormalization):
+        norms.insert(0, call.layer)
+        call = call.parent_nodes[0]
+    made = _step_and_bias(call, identity=bool(norms))
+    if made is None:
+        return None
+    step, bias = made
+    for norm in norms:
+        factor = tf.math.rsqrt(_float64(norm.moving_variance) + norm.epsilon)
+        factor *= _float64(norm.gamma) if norm.scale else 1.0
+        bias = (bias - _float64(norm.moving_mean)) * factor + (_float64(norm.beta) if norm.center else 0.0)
+        step = step * factor
+    steps = bias / tf.abs(step)
+    storable = (tf.abs(steps) <= LARGEST_BIAS) & (step != 0)
+    return tf.where(storable, (tf.round(steps) - steps) * tf.abs(step), tf.zeros_like(steps))
+
+
+def _step_and_bias(call, identity: bool):
+    """The real size of a step of a linear layer's sum, and its bias; None if `call` has no bias on a grid.
+
+    With `identity`, a stored tensor counts as the result of a layer with weights 1.
+    """
+    kernel = _quantized_kernel(call.layer)
+    if kernel is None and not identity:
+        return None
+    source_step = stored_step(call if kernel is None else call.parent_nodes[0])
+    if source_step is None:
+        return None
+    if kernel is None:
+        return source_step / int8_spread(1), tf.constant(0.0, tf.float64)
+    latent, quantizer, variables = kernel
+    step = _float64(quantizer.scale(variables, latent)) * source_step / int8_spread(quantizer.levels[1])
+    inner = call.layer.layer
+    return step, (_float64(inner.bias) if inner.use_bias else tf.zeros_like(step))
+
+
+def _quantized_kernel(layer):
+    if not hasattr(layer, "quantize_config"):
+        return None
+    kernel = weight_variables(layer)
+    return None if kernel is None or kernel[1].num_bits is None else kernel
+
+
+def stored_step(call):
+    """The real size of an integer step of a tensor, found where the tensor was stored; None if it never was."""
+    while kind_of(call) is Kind.PASS:
+        call = call.parent_nodes[0]
+    stored = output_variables(call.layer) if hasattr(call.layer, "quantize_config") else None
+    return None if stored is None else _float64(stored[0].scale(stored[1]))
+
+
+def _float64(value):
+    return tf.cast(value, tf.float64)

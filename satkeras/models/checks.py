@@ -1,0 +1,129 @@
+"""What a model must be: the checks at the door, made before anything is built."""
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from satkeras._compat import keras
+from satkeras.models.graph import Graph
+from satkeras.models.insertion import has_quantizer
+from satkeras.models.layers import TABLE, Kind, kind_of, problem_of
+
+_TFMOT_QUANTIZATION = "tensorflow_model_optimization.python.core.quantization."
+
+
+def is_quantized(model: keras.Model) -> bool:
+    """Whether a model holds satkeras quantizers (a clamped full-precision one does)."""
+    return any(has_quantizer(layer) for layer in model.layers)
+
+
+def require_quantized(model, caller: str) -> None:
+    """Raises unless `model` holds satkeras quantizers.
+
+    Args:
+      model: anything.
+      caller: the function that needs it, for the message.
+
+    Raises:
+      TypeError: not a tf_keras model; ValueError: one without satkeras quantizers.
+    """
+    _require_tf_keras(model, caller)
+    if not is_quantized(model):
+        tfmots = _quantized_by_tfmot(model.layers)
+        kind = f"quantized by tfmot itself in {_few(tfmots)}" if tfmots else "a float model"
+        raise ValueError(
+            f"{caller} needs a model that satkeras.quantize_model returned. Received: {model.name!r}, {kind}"
+        )
+
+
+def require_quantizable(model, caller: str) -> None:
+    """Raises unless `model` is a float model, or a full-precision clamped one, that can be read layer by layer.
+
+    Raises:
+      TypeError: not a tf_keras model; ValueError: subclassed, unbuilt, empty, already quantized, or with weights that
+        are not finite.
+    """
+    _require_tf_keras(model, caller)
+    if not isinstance(model, keras.Sequential) and not model._is_graph_network:
+        raise ValueError(
+            f"{caller} needs a functional or Sequential model. Received: subclassed {model.name!r}, whose layers "
+            "cannot be seen from outside: call them on a tf_keras.Input and make a tf_keras.Model of inputs and outputs"
+        )
+    if not model.layers:
+        raise ValueError(f"{caller} needs a model with layers. Received: {model.name!r}, which is empty")
+    if not model.built or not model.inputs:
+        raise ValueError(f"{caller} needs a built model: call {model.name}.build(input_shape) first")
+    tfmots = _quantized_by_tfmot(model.layers)
+    if tfmots:
+        raise ValueError(
+            f"{caller} needs a float model. Received: {model.name!r}, quantized or annotated by tfmot itself in "
+            f"{_few(tfmots)}. Pass the model that was given to tfmot"
+        )
+    rounded = [
+        layer.name for layer in model.layers if has_quantizer(layer) and layer.quantize_config.quantizer.num_bits
+    ]
+    if rounded:
+        raise ValueError(
+            f"{caller} needs a float or a full-precision clamped model. Received: {model.name!r}, already quantized in "
+            f"{_few(rounded)}. satkeras.strip(model) gives the float model inside it"
+        )
+    broken = [variable.name for variable in model.weights if not _is_finite(variable)]
+    if broken:
+        raise ValueError(
+            f"{caller} needs finite weights. Received: {model.name!r} with NaN or infinity in {_few(broken)}: its "
+            "training diverged; load weights from before"
+        )
+
+
+def require_supported(graph: Graph) -> None:
+    """Raises a ValueError that lists every layer without a rule, or says that there is nothing to quantize."""
+    problems = [
+        f"  {node.name} ({type(node.layer).__name__}): {problem}"
+        for node in graph.nodes
+        if (problem := problem_of(node))
+    ]
+    if problems:
+        known = ", ".join(sorted(cls.__name__ for cls in TABLE if cls is not keras.layers.InputLayer))
+        count = "1 layer" if len(problems) == 1 else f"{len(problems)} layers"
+        raise ValueError(
+            f"{count} of {graph.name!r} cannot be quantized:\n" + "\n".join(problems) + f"\nSupported: {known}"
+        )
+    if not any(kind_of(node) is Kind.LINEAR for node in graph.nodes):
+        raise ValueError(
+            "quantize_model needs a model with a convolution or dense layer. Received: "
+            f"{graph.name!r} with {_few(node.name for node in graph.nodes)}"
+        )
+
+
+def _require_tf_keras(model, caller: str) -> None:
+    if isinstance(model, keras.Model):
+        return
+    needed = f"{caller} needs a tf_keras model (Keras 2), the kind that TensorFlow Model Optimization works on"
+    if any(cls.__module__.split(".")[0] == "keras" and cls.__name__ == "Model" for cls in type(model).__mro__):
+        raise TypeError(
+            f"{needed}. Received: {model.name!r}, a model of Keras 3. Build the same layers with `import tf_keras as "
+            "keras` and copy the weights: new_model.set_weights(model.get_weights())"
+        )
+    advice = "; load it with tf_keras.models.load_model" if isinstance(model, str) else ""
+    raise TypeError(f"{needed}. Received: model={model!r}{advice}")
+
+
+def _quantized_by_tfmot(layers) -> list[str]:
+    # By module, not class: tfmot has a wrapper, an annotation and an input layer of its own, two versions of each.
+    return [
+        layer.name
+        for layer in layers
+        if type(layer).__module__.startswith(_TFMOT_QUANTIZATION) and not has_quantizer(layer)
+    ]
+
+
+def _is_finite(variable) -> bool:
+    values = variable.numpy()
+    return values.dtype.kind in "biu" or bool(np.isfinite(values.astype(np.float64)).all())
+
+
+def _few(names: Iterable[str]) -> str:
+    """Up to four names, and how many more there are."""
+    names = list(names)
+    more = [f"{len(names) - 4} more"] if len(names) > 4 else []
+    return ", ".join([*(repr(name) for name in names[:4]), *more])

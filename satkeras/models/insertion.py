@@ -1,0 +1,154 @@
+"""Graph rewrites on the way into and out of a quantized model, each a plain function."""
+
+from typing import TypeAlias
+
+import numpy as np
+
+from satkeras._compat import keras, weight_variables
+from satkeras.models.graph import Graph, Node
+from satkeras.models.layers import canonical_layers
+from satkeras.models.placement import Placement
+from satkeras.models.quantize_configs import InjectedQuantizeConfig, OutputQuantizeConfig, WeightQuantizeConfig
+from satkeras.models.relus import AbsorbedReLU, MaskedReLU
+from satkeras.models.wrapper import QuantizeWrapper
+from satkeras.quantizers import Quantizer
+
+Layer: TypeAlias = keras.layers.Layer
+
+
+def canonical(source: Graph) -> tuple[Graph, dict[Layer, Layer]]:
+    """The graph in fresh, unbuilt layers, activations standing alone.
+
+    Returns:
+      The graph, and for each layer of `source` the fresh one that takes over its weights.
+    """
+    fresh = {node.layer: canonical_layers(node.layer) for node in source.nodes}
+    made: dict[Node, Node] = {}
+    nodes: list[Node] = []
+    for node in source.nodes:
+        taken = tuple(made[parent] for parent in node.inputs)
+        for layer in fresh[node.layer]:
+            name = node.name + layer.name.removeprefix(node.layer.name)
+            made[node] = Node(name, layer, taken, node.shape, node.training)
+            nodes.append(made[node])
+            taken = (made[node],)
+    inputs, outputs = (tuple(made[node] for node in ends) for ends in (source.inputs, source.outputs))
+    heirs = {node.layer: fresh[node.layer][0] for node in source.nodes if node.inputs}
+    return Graph(tuple(nodes), inputs, outputs, source.name), heirs
+
+
+def with_quantizers(graph: Graph, placement: Placement) -> tuple[Graph, dict[Layer, InjectedQuantizeConfig]]:
+    """The graph with an identity layer wherever a tensor is quantized, and the config of each layer to annotate.
+
+    The identity layers are called `<layer>_output`, or `<layer>_input` where a stream branches off. A learned
+    clip takes the place of the ReLU before it, of a ReLU6's maximum, too (as in SAT's MobileNets): it becomes an
+    `AbsorbedReLU`. Where nothing but the ReLU itself would keep its result for the backward pass it becomes a
+    `MaskedReLU`.
+    """
+    configs: dict[Layer, InjectedQuantizeConfig] = {
+        layer: WeightQuantizeConfig(quantizer) for layer, quantizer in placement.weights.items()
+    }
+    names = {node.name for node in graph.nodes}
+    made: dict[Node, Node] = {}
+    branches: dict[tuple[Node, Quantizer], Node] = {}
+    nodes: list[Node] = []
+
+    def add(node: Node) -> Node:
+        nodes.append(node)
+        return node
+
+    def quantized(source: Node, quantizer: Quantizer, name: str) -> Node:
+        name = _new_name(name, names)
+        layer = keras.layers.Activation("linear", name=name, dtype=source.layer.dtype_policy)
+        configs[layer] = OutputQuantizeConfig(quantizer)
+        return add(Node(name, layer, (source,), source.shape))
+
+    relus = _relus(graph, placement, names)
+    for node in graph.nodes:
+        taken = tuple(made[parent] for parent in node.inputs)
+        if node in placement.branches:
+            branch = taken[0], placement.branches[node]
+            if branch not in branches:
+                branches[branch] = quantized(*branch, f"{node.name}_input")
+            taken = (branches[branch],)
+        stored = placement.tensors.get(node)
+        layer = relus.get(node, node.layer)
+        made[node] = add(Node(node.name, layer, taken, node.shape, node.training))
+        if stored is not None:
+            made[node] = quantized(made[node], stored, f"{node.name}_output")
+    inputs = tuple(next(node for node in nodes if node.layer is old.layer) for old in graph.inputs)
+    return Graph(tuple(nodes), inputs, tuple(made[node] for node in graph.outputs), graph.name), configs
+
+
+def _relus(graph: Graph, placement: Placement, names: set[str]) -> dict[Node, Layer]:
+    """What takes the place of a ReLU, for each call of it. The calls of a layer share theirs."""
+    found: dict[Node, Layer] = {}
+    for layer in dict.fromkeys(node.layer for node in graph.nodes if isinstance(node.layer, keras.layers.ReLU)):
+        calls = {node: placement.tensors.get(node) for node in graph.nodes if node.layer is layer}
+        clipped = [node for node, stored in calls.items() if stored is not None and stored.replaces_relu]
+        masked = [node for node, stored in calls.items() if stored is not None and not stored.keeps_input]
+        others = [node for node in calls if node not in clipped]
+        if clipped:
+            name = _new_name(f"{layer.name}_clipped", names) if others else layer.name
+            found |= dict.fromkeys(clipped, AbsorbedReLU(name=name, dtype=layer.dtype_policy))
+        if masked and masked == others:
+            found |= dict.fromkeys(masked, MaskedReLU.from_config(layer.get_config()))
+    return found
+
+
+def _new_name(name: str, names: set[str]) -> str:
+    """A name that is not among `names`, and now is."""
+    while name in names:
+        name += "_"
+    names.add(name)
+    return name
+
+
+def without_quantizers(graph: Graph) -> tuple[Graph, dict[Layer, Layer]]:
+    """The float graph, in fresh layers, inside a quantized model's; the inverse of `with_quantizers`.
+
+    Returns:
+      The graph, and for each layer of `graph` that has weights of its own the fresh one that takes them over.
+    """
+    inner = {node.layer.layer.name for node in graph.nodes if has_quantizer(node.layer)}
+    # An output's name, given back to it by an identity layer, belongs to the layer inside again.
+    dropped = {node.layer for node in graph.nodes if quantizes_tensor(node.layer) or node.layer.name in inner}
+    fresh = {node.layer: _unwrapped(node.layer) for node in graph.nodes if node.layer not in dropped}
+    made: dict[Node, Node] = {}
+    for node in graph.nodes:
+        taken = tuple(made[parent] for parent in node.inputs)
+        if node.layer in dropped:
+            made[node] = taken[0]
+        else:
+            layer = fresh[node.layer]
+            name = node.name.replace(node.layer.name, layer.name, 1)
+            made[node] = Node(name, layer, taken, node.shape, node.training)
+    nodes = tuple(dict.fromkeys(made.values()))
+    inputs, outputs = (tuple(made[node] for node in ends) for ends in (graph.inputs, graph.outputs))
+    heirs = {layer: heir for layer, heir in fresh.items() if not isinstance(layer, keras.layers.InputLayer)}
+    return Graph(nodes, inputs, outputs, graph.name), heirs
+
+
+def has_quantizer(layer: Layer) -> bool:
+    """Whether a layer of a quantized model is one of satkeras' wrappers."""
+    return isinstance(layer, QuantizeWrapper)
+
+
+def quantizes_tensor(layer: Layer) -> bool:
+    """Whether a layer of a quantized model is an identity that quantizes the tensor it passes on."""
+    return has_quantizer(layer) and isinstance(layer.quantize_config, OutputQuantizeConfig)
+
+
+def latent_weights(layer: Layer) -> list[np.ndarray]:
+    """The float weights of a layer of a quantized model, in the order of the float layer's `get_weights()`."""
+    if not has_quantizer(layer):
+        return layer.get_weights()
+    kernel, _, _ = weight_variables(layer)
+    bias = [layer.layer.bias] if layer.layer.use_bias else []
+    return [variable.numpy() for variable in (kernel, *bias)]
+
+
+def _unwrapped(layer: Layer) -> Layer:
+    inner = layer.layer if has_quantizer(layer) else layer
+    made = keras.layers.ReLU if isinstance(inner, AbsorbedReLU | MaskedReLU) else type(inner)
+    return made.from_config(inner.get_config())

@@ -1,0 +1,1 @@
+"""What is in a quantized model: tables, integers, TensorBoard logs."""

@@ -1,0 +1,1 @@
+"""What drives training: phases and callbacks."""

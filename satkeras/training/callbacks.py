@@ -1,0 +1,115 @@
+"""Keras callbacks that drive training.
+
+Quantization Networks trains with sigmoids that become steps as their temperature rises. The temperatures are variables
+of the model, saved with it, and a callback makes the next one of the last: a run that resumes from a checkpoint goes on
+at the temperature where it stopped, whatever epoch Keras counts from. Only quantizers that train take part: not those
+that `set_phase` has switched off or fixed.
+"""
+
+import numpy as np
+
+from satkeras._compat import keras
+from satkeras.training.phases import Staircase, required_staircases
+
+
+class _Temperature(keras.callbacks.Callback):
+    def __init__(self):
+        super().__init__()
+        self._trained: list[Staircase] = []
+
+    def on_train_begin(self, logs=None):
+        found = required_staircases(self.model)
+        self._trained = [staircase for staircase in found if staircase.is_trained]
+
+    def raise_temperature(self):
+        """Moves every temperature on by one."""
+        for staircase in self._trained:
+            temperature = staircase.variables["temperature"]
+            temperature.assign(self.next_temperature(float(temperature)))
+
+    def next_temperature(self, temperature: float) -> float:
+        """What follows a temperature; 0 is that of a quantizer which was not trained."""
+        raise NotImplementedError
+
+
+class TemperaturePerEpoch(_Temperature):
+    """Raises the temperature at the start of every epoch: T = increase, 2 increase, 3 increase, ...
+
+    Args:
+      increase: what each epoch adds. The paper has 10 for AlexNet and 5 for ResNets, over some 60 epochs; a shorter
+        training needs more, to end as high.
+      highest: where it stops.
+
+    Raises:
+      ValueError: an argument is not positive, or the model has no quantizers of scheme "qn".
+
+    References:
+      Quantization Networks, section 3.4.
+    """
+
+    def __init__(self, increase: float = 5.0, highest: float = 2000.0):
+        super().__init__()
+        _require_positive(increase=increase, highest=highest)
+        self.increase = increase
+        self.highest = highest
+
+    def next_temperature(self, temperature):
+        return min(temperature + self.increase, self.highest)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.raise_temperature()
+
+
+class TemperaturePerStep(TemperaturePerEpoch):
+    """Raises the temperature before every training step: a smooth form of the paper's schedule.
+
+    Args:
+      increase: what each step adds; the paper's schedule is 5 or 10 divided by the steps of an epoch.
+      highest: where it stops.
+
+    Raises:
+      ValueError: an argument is not positive, or the model has no quantizers of scheme "qn".
+    """
+
+    def on_epoch_begin(self, epoch, logs=None):
+        pass
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self.raise_temperature()
+
+
+class GeometricTemperature(_Temperature):
+    """Multiplies the temperature before every training step: T = lowest, lowest q, lowest q^2, ..., highest.
+
+    Sigmoids stay soft for longer than where a constant is added, and their exact derivative
+    (`gradient_temperature=None`) can follow them. Not the paper's; docs/results/fine_tuning.md has runs of both.
+
+    Args:
+      steps: how many training steps lead from the lowest to the highest, q = (highest / lowest)^(1 / steps).
+      lowest: the first temperature.
+      highest: where it stops.
+
+    Raises:
+      ValueError: an argument is not positive, highest is below lowest, or the model has no quantizers of scheme "qn".
+    """
+
+    def __init__(self, steps: int, lowest: float = 5.0, highest: float = 300.0):
+        super().__init__()
+        _require_positive(steps=steps, lowest=lowest, highest=highest)
+        if highest < lowest:
+            raise ValueError(f"highest must not be below lowest. Received: lowest={lowest!r}, highest={highest!r}")
+        self.lowest = lowest
+        self.highest = highest
+        self.factor = (highest / lowest) ** (1 / steps)
+
+    def next_temperature(self, temperature):
+        return min(max(temperature * self.factor, self.lowest), self.highest)
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self.raise_temperature()
+
+
+def _require_positive(**arguments: float) -> None:
+    for name, value in arguments.items():
+        if not (np.isfinite(value) and value > 0):
+            raise ValueError(f"{name} must be positive. Received: {name}={value!r}")

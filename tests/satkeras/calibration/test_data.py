@@ -1,0 +1,64 @@
+"""Data for a model's inputs, in every form and in none."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras
+
+from satkeras.calibration.data import input_arrays
+
+LEFT, RIGHT = np.arange(12.0).reshape(6, 2), np.arange(18.0).reshape(6, 3)
+
+
+@pytest.fixture(scope="module")
+def model():
+    """Of two inputs, `left` and `right`."""
+    inputs = [tf_keras.Input((2,), name="left"), tf_keras.Input((3,), name="right")]
+    return tf_keras.Model(inputs, tf_keras.layers.Concatenate()(inputs))
+
+
+def batched(elements):
+    return tf.data.Dataset.from_tensor_slices(elements).batch(4)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        [LEFT, RIGHT],
+        (LEFT, RIGHT),
+        [LEFT.tolist(), RIGHT.tolist()],
+        {"right": RIGHT, "left": LEFT},
+        batched({"left": LEFT, "right": RIGHT}),
+        batched(((LEFT, RIGHT), np.zeros(6))),
+        batched(({"left": LEFT, "right": RIGHT}, np.zeros(6), np.ones(6))),
+    ],
+    ids=["list", "tuple", "nested lists", "dict", "dataset of dicts", "labelled", "weighted"],
+)
+def test_every_form_gives_the_same_arrays(model, data):
+    left, right = input_arrays(data, model, "data")
+    np.testing.assert_array_equal(left, LEFT)
+    np.testing.assert_array_equal(right, RIGHT)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (LEFT, r"^data must be an array for each of the 2 inputs \['left', 'right'\]. Received: one$"),
+        ([LEFT], r"^data must be an array for each of the 2 inputs .*, without labels. Received: 1 "),
+        ({"left": LEFT}, r"^data must have the keys \['left', 'right'\]. Received: \['left'\]$"),
+        ([LEFT, RIGHT[:5]], r"^data must have as many examples for each input. Received: \[5, 6\]$"),
+        ([LEFT[:0], RIGHT[:0]], r"^data must hold at least one example. Received: shape \(0, 2\)$"),
+        (batched((LEFT, RIGHT)), r"^data must be an array for each of the 2 inputs .* Received: one$"),
+        (batched(((LEFT, RIGHT), LEFT)).take(0), "^data must hold at least one example. Received: an empty dataset$"),
+        (batched(((LEFT, RIGHT), LEFT)).repeat(), r"^data must end. Received: .* use .take\(n\)$"),
+    ],
+)
+def test_data_that_do_not_fit_the_inputs(model, data, message):
+    with pytest.raises(ValueError, match=message):
+        input_arrays(data, model, "data")
+
+
+@pytest.mark.parametrize("data", [None, 5, "images.npy", iter([LEFT])])
+def test_data_of_no_kind(model, data):
+    with pytest.raises(TypeError, match=f"^data must be an array, a list or dict of .* {type(data).__name__}$"):
+        input_arrays(data, model, "data")

@@ -1,0 +1,196 @@
+"""Starting from a pretrained model: the function is kept, ranges and statistics come from data."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras
+from tf_keras import layers
+
+import satkeras
+from satkeras._compat import output_variables, weight_variables
+from satkeras.models.insertion import quantizes_tensor
+from satkeras.quantizers.quant_params import activation_levels, best_clip
+
+
+@pytest.fixture
+def pretrained(residual_model, images):
+    """A float model whose weights have scales of their own, and the statistics of its data."""
+    rng = np.random.default_rng(3)
+    for layer in residual_model.layers:
+        if not isinstance(layer, layers.BatchNormalization):
+            layer.set_weights([3 * values + rng.normal(0, 0.01, values.shape) for values in layer.get_weights()])
+    residual_model.compile(tf_keras.optimizers.SGD(1e-4), "sparse_categorical_crossentropy")
+    residual_model.fit(*images, epochs=300, batch_size=16, verbose=0)
+    return residual_model
+
+
+def start_of(model, name, scheme):
+    """What a layer's kernel starts as: its own, or with channels of one largest magnitude if a batch norm follows."""
+    kernel = model.get_layer(name).get_weights()[0]
+    if scheme == "int8" or f"{name}_bn" not in [layer.name for layer in model.layers]:
+        return kernel
+    channels = kernel.reshape(-1, 4)
+    equal = channels / np.abs(channels).max(0)
+    return (equal * np.sqrt(np.square(channels).mean() / np.square(equal).mean())).reshape(kernel.shape)
+
+
+def relative_error(found, expected):
+    return np.abs(found - expected).max() / np.abs(expected).max()
+
+
+@pytest.mark.parametrize("scheme", ["sat", "pact", "int8"])
+def test_eight_bits_predict_what_the_float_model_does(scheme, pretrained, images):
+    model = satkeras.quantize_model(pretrained, scheme, weight_bits=8, activation_bits=8, calibration_data=images[0])
+    assert relative_error(model.predict(images[0], verbose=0), pretrained.predict(images[0], verbose=0)) < 0.1
+
+
+@pytest.mark.parametrize("scheme", ["sat", "pact", "dorefa", "int8"])
+def test_quantized_kernels_start_at_the_pretrained_ones(scheme, pretrained, images):
+    model = satkeras.quantize_model(pretrained, scheme, weight_bits=8, calibration_data=images[0])
+    weights = satkeras.integer_weights(model)
+    assert len(weights) == 5
+    for name, weight in weights.items():
+        kernel = start_of(pretrained, name.removeprefix("quant_"), scheme)
+        step = np.max(weight.params.scale)
+        assert np.abs(weight.params.dequantize(weight.integers) - kernel).max() <= 0.51 * step
+
+
+@pytest.mark.parametrize("scheme", ["sat", "pact", "dorefa"])
+def test_the_clamped_stage_computes_the_pretrained_function_and_hands_its_scales_on(scheme, pretrained, images):
+    clamped = satkeras.quantize_model(
+        pretrained, scheme, weight_bits=None, activation_bits=None, calibration_data=images[0]
+    )
+    for wrapper in filter(lambda layer: hasattr(layer, "quantize_config"), clamped.layers):
+        kernel, quantizer, variables = weight_variables(wrapper)
+        expected = start_of(pretrained, wrapper.layer.name, scheme)
+        np.testing.assert_allclose(quantizer(kernel, False, variables), expected, rtol=1e-4, atol=1e-6)
+    model = satkeras.quantize_model(clamped, scheme, weight_bits=8, activation_bits=8)
+    for name in ("quant_stem", "quant_head"):
+        _, _, before = weight_variables(clamped.get_layer(name))
+        _, _, after = weight_variables(model.get_layer(name))
+        assert float(before["magnitude"]) == float(after["magnitude"]) != 1.0
+
+
+def test_every_range_is_of_the_data(pretrained, images):
+    model = satkeras.quantize_model(pretrained, "sat", calibration_data=images[0])
+    ranges = {
+        layer.name: float(next(iter(variables.values())))
+        for layer in model.layers
+        if quantizes_tensor(layer) and (variables := output_variables(layer)[1])
+    }
+    assert len(ranges) >= 6
+    assert all(value not in (0.0, 8.0, 10.0) for value in ranges.values())
+
+
+def test_batch_norms_take_on_what_quantization_changed(pretrained, images):
+    norm = pretrained.get_layer("stem_bn")
+    # Not the statistics of the data: they stay as far from them as they were.
+    norm.moving_mean.assign(norm.moving_mean + 3.0)
+    norm.moving_variance.assign(norm.moving_variance * 2.0)
+    model = satkeras.quantize_model(pretrained, "sat", weight_bits=2, calibration_data=images[0])
+
+    def taken(model, name):
+        values = tf_keras.Model(model.inputs, model.get_layer(name).output).predict(images[0], verbose=0)
+        return values.mean((0, 1, 2), np.float64), values.var((0, 1, 2), np.float64)
+
+    (old_mean, old_variance), (mean, variance) = taken(pretrained, "stem"), taken(model, "quant_stem")
+    found = model.get_layer("stem_bn")
+    kernel = pretrained.get_layer("stem").get_weights()[0]
+    factor = np.abs(start_of(pretrained, "stem", "sat") / kernel).max((0, 1, 2))
+    np.testing.assert_allclose(found.moving_mean, factor * (norm.moving_mean - old_mean) + mean, rtol=1e-3, atol=1e-3)
+    change = (variance / factor**2 + norm.epsilon) / (old_variance + norm.epsilon)
+    expected = factor**2 * change * (norm.moving_variance + norm.epsilon) - norm.epsilon
+    np.testing.assert_allclose(found.moving_variance, expected, rtol=1e-3)
+
+
+def test_a_network_that_was_never_trained_takes_the_statistics_of_the_data(residual_model, images):
+    norms = [layer.name for layer in residual_model.layers if isinstance(layer, layers.BatchNormalization)]
+    model = satkeras.quantize_model(residual_model, "sat", calibration_data=images[0])
+    assert norms
+    for name in norms:
+        values = tf_keras.Model(model.inputs, model.get_layer(name).output).predict(images[0], verbose=0)
+        axes = tuple(range(values.ndim - 1))
+        np.testing.assert_allclose(values.mean(axes, np.float64), 0, atol=1e-4)
+        # Less than 1 by the batch norm's epsilon.
+        np.testing.assert_allclose(values.var(axes, np.float64), 1, atol=0.05)
+
+
+def test_batch_norms_that_only_scale_and_shift_stay(residual_model, images):
+    # As converted from a framework that folds their statistics.
+    rng = np.random.default_rng(0)
+    norms = [layer for layer in residual_model.layers if isinstance(layer, layers.BatchNormalization)]
+    for norm in norms:
+        norm.gamma.assign(rng.uniform(0.5, 2, norm.gamma.shape))
+    model = satkeras.quantize_model(
+        residual_model, "int8", weight_bits=8, activation_bits=8, calibration_data=images[0]
+    )
+    found = model.predict(images[0], verbose=0)
+    assert relative_error(found, residual_model.predict(images[0], verbose=0)) < 0.1
+
+
+def test_data_in_every_form(pretrained, images):
+    x, y = images
+    batches = tf.data.Dataset.from_tensor_slices((x, y)).batch(4)
+    forms = [
+        x,
+        x.astype(np.uint8),
+        [x],
+        {"image": x},
+        batches,
+        batches.map(lambda x, y: x),
+        batches.map(lambda *xy: {"image": xy[0]}),
+    ]
+    expected, *others = [satkeras.quantize_model(pretrained, calibration_data=form).get_weights() for form in forms]
+    for found in others:
+        for now, then in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(now, then)
+
+
+def nan(x):
+    return np.where(np.arange(x.size).reshape(x.shape) == 7, np.nan, x)
+
+
+BAD_DATA = {
+    "empty": (lambda x: x[:0], "at least one example"),
+    "empty dataset": (lambda x: tf.data.Dataset.from_tensor_slices(x[:0]).batch(2), "at least one example"),
+    "endless": (lambda x: tf.data.Dataset.from_tensor_slices(x).batch(2).repeat(), r"must end.*\.take\(n\)"),
+    "rank": (lambda x: x[0], r"shape \(n, 8, 8, 3\)\. Received: shape \(8, 8, 3\)"),
+    "size": (lambda x: x[:, 1:], r"shape \(n, 8, 8, 3\)\. Received: shape \(16, 7, 8, 3\)"),
+    "dtype": (lambda x: x.astype(str), "real numbers. Received: dtype=<U"),
+    "nan": (nan, "finite. Received: NaN or infinity"),
+    "range": (lambda x: x * 2, r"within input_range=\(0.0, 255.0\)\. Received: values from 0 to 510"),
+    "negative": (lambda x: x - 128, r"within input_range=.*values from -128 to"),
+    "too many inputs": (lambda x: [x, x], r"each of the 1 inputs \['image'\], without labels. Received: 2"),
+    "names": (lambda x: {"picture": x}, r"keys \['image'\]\. Received: \['picture'\]"),
+}
+
+
+@pytest.mark.parametrize(("change", "match"), BAD_DATA.values(), ids=BAD_DATA.keys())
+def test_bad_calibration_data(change, match, residual_model, images):
+    with pytest.raises(ValueError, match=match):
+        satkeras.quantize_model(residual_model, calibration_data=change(images[0]))
+
+
+def test_calibration_data_of_no_kind(residual_model):
+    with pytest.raises(TypeError, match="Received: str"):
+        satkeras.quantize_model(residual_model, calibration_data="images")
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+@pytest.mark.parametrize("signed", [False, True])
+def test_the_best_clip_has_the_smallest_error(bits, signed):
+    values = np.random.default_rng(0).normal(0, 2, 5000).astype(np.float32)
+    qmin, qmax = activation_levels(bits, signed)
+    kept = values if signed else np.maximum(values, 0)
+
+    def error(clip):
+        return np.square(np.clip(np.rint(kept / clip * qmax), qmin, qmax) * clip / qmax - kept).mean()
+
+    found = best_clip(values, (qmin, qmax))
+    # The candidates lie 4 % apart.
+    assert error(found) <= 1.1 * min(error(clip) for clip in np.linspace(0.1, 9, 400))
+
+
+def test_the_best_clip_of_nothing():
+    assert best_clip(np.zeros(4, np.float32), (0, 15)) == 0.0
+    assert best_clip(-np.ones(4, np.float32), (0, 15)) == 0.0

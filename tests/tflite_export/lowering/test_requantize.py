@@ -1,0 +1,92 @@
+"""A requantization makes the same integers however a kernel rounds."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tflite_export.lowering.requantize import Problem, multiply_operator, rescaled
+from tflite_export.plan import MultiplyConstant, Tensor
+
+steps = st.one_of(st.integers(-9, 1).map(lambda exponent: 2.0**exponent), st.floats(2**-9, 2))
+
+
+@st.composite
+def stored(draw) -> Tensor:
+    """An 8-bit stream: codes of a ReLU's result, or with a zero point anywhere."""
+    step, zero_point = draw(steps), draw(st.sampled_from([-128, 0, 37]))
+    return Tensor("x", (16, 16, 1), np.float32(step), zero_point, float(np.float32(step)))
+
+
+@st.composite
+def narrow(draw) -> tuple[Tensor, str]:
+    """A grid of 1 to 8 bits, unsigned at the top of int8 or signed around zero, and what clips to it."""
+    bits, step = draw(st.integers(1, 8)), draw(steps)
+    if bits > 1 and draw(st.booleans()):
+        top = 2 ** (bits - 1) - 1
+        scale, step = np.float32(1 / top), float(np.float32(step))
+        return Tensor("y", (16, 16, 1), scale, 0, step, -top, top), "relu_n1_to_1"
+    zero_point = 128 - 2**bits
+    step = float(np.float32(step))
+    return Tensor("y", (16, 16, 1), np.float32(step), zero_point, step, zero_point, 127), "relu"
+
+
+def codes_of(x: Tensor) -> np.ndarray:
+    return np.arange(x.lowest, x.highest + 1) - x.zero_point
+
+
+def clamped(levels, output: Tensor) -> np.ndarray:
+    return np.clip(levels, output.lowest - output.zero_point, output.highest - output.zero_point).astype(int)
+
+
+def fixed_point(operator: MultiplyConstant, double: bool) -> np.ndarray:
+    """What kernels with 31-bit multipliers make of every code: gemmlowp's two roundings, or XNNPACK's one on Arm."""
+    product = [int(code) * 127 for code in codes_of(operator.inputs[0])]
+    fraction, exponent = math.frexp(float(operator.multiplier))
+    multiplier, shift = round(fraction * 2**31), -exponent
+    if double:
+        high = [(value * multiplier + (1 << 30)) >> 31 for value in product]
+        values = [value << -shift if shift < 0 else value for value in high]
+        return np.array([(value + (1 << shift - 1)) >> shift if shift > 0 else value for value in values])
+    high = [(value << 8) * multiplier >> 31 for value in product]
+    return np.array([(value + (1 << shift + 7)) >> shift + 8 for value in high])
+
+
+@settings(deadline=None, derandomize=True, database=None, max_examples=300)
+@given(stored(), narrow())
+def test_no_kernels_rounding_matters(x, grid):
+    output, activation = grid
+    try:
+        operator = multiply_operator(rescaled(x), output, activation)
+    except Problem:
+        assert x.step / output.step > 2**7
+        return
+    assert 2**-16 <= operator.multiplier < 2**8
+    ratio = x.step / output.step
+    codes = codes_of(x)
+    # Of a tie, as the training model has it above zero.
+    expected = clamped(np.sign(codes) * np.floor(np.abs(codes) * ratio + 0.5), output)
+    product = (codes * 127).astype(np.float32) * operator.multiplier
+    assert product.dtype == np.float32
+    np.testing.assert_array_equal(clamped(np.rint(product), output), expected)
+    np.testing.assert_array_equal(clamped(np.floor(product + 0.5), output), expected)
+    np.testing.assert_array_equal(clamped(fixed_point(operator, double=False), output), expected)
+
+
+@pytest.mark.parametrize("ratio", [1 / 2, 1 / 8, 3 / 8, 1 / 10, 0.123, 1.7])
+def test_narrow_grids_survive_double_rounding(ratio):
+    """TFLite's reference kernels round the product twice; a few bits leave room for that."""
+    x = Tensor("x", (16, 16, 1), np.float32(0.25), -128, 0.25)
+    step = 0.25 / ratio
+    output = Tensor("y", (16, 16, 1), np.float32(step), 112, step, 112, 127)
+    operator = multiply_operator(rescaled(x), output, "relu")
+    exact = clamped(np.floor(codes_of(x) * ratio + 0.5), output)
+    np.testing.assert_array_equal(clamped(fixed_point(operator, double=True), output), exact)
+
+
+def test_steps_too_far_apart_are_refused():
+    x = Tensor("x", (1, 1, 1), np.float32(2.0), 0, 2.0)
+    with pytest.raises(Problem, match=r"beyond 2\^8: its output range is tiny"):
+        multiply_operator(rescaled(x), Tensor("y", (1, 1, 1), np.float32(2**-8), 0, 2**-8), "none")

@@ -1,0 +1,1 @@
+"""A plan as the bytes of a `.tflite` file, and back."""

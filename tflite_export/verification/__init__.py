@@ -1,0 +1,1 @@
+"""What a file computes, beside its twin and its training model."""
