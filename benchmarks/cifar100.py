@@ -198,6 +198,7 @@ def train(variant: str, seed: int, epochs: int, data: datasets.Images) -> None:
         first, last = (start, end) if chosen.restarts else (0, epochs)
         training, targets, loss, metric = _lessons(chosen, seed, epochs, data)
         optimizer = optimizers.sgd(
+            model,
             LEARNING_RATE,
             (last - first) * steps,
             WEIGHT_DECAY,

@@ -23,6 +23,7 @@ from benchmarks.runs import Run
 from examples import datasets
 from satkeras.quantizers import PACTQuantizer, QuantizationNetworksWeightQuantizer
 from satkeras.training.callbacks import GeometricTemperature, TemperaturePerStep
+from satkeras.training.phases import staircases
 
 FLAGS = flags.FLAGS
 RESULTS = results.FOLDER / "fine_tuning"
@@ -166,7 +167,7 @@ def train(task: Run, data: datasets.Images, folder: pathlib.Path) -> None:
                 results.write(path, result)
 
             training, targets, loss, metric = _lessons(task, data, float_model)
-            optimizer = optimizers.sgd(task.learning_rate, steps * epochs, WEIGHT_DECAY)
+            optimizer = optimizers.sgd(model, task.learning_rate, steps * epochs, WEIGHT_DECAY)
             model.compile(optimizer, loss, metrics=[metric])
             model.fit(
                 training,
@@ -180,7 +181,7 @@ def train(task: Run, data: datasets.Images, folder: pathlib.Path) -> None:
         before += epochs
     result["file_accuracy"] = None
     if task.scheme is not None and not task.full_precision:
-        if any("thresholds" in variable.name for variable in model.variables):
+        if staircases(model):
             satkeras.freeze(model)
         result |= saved_models.export(model, output, data.test, compared=100)
     results.write(path, result)

@@ -101,10 +101,9 @@ class AlphaHistory(keras.callbacks.Callback):
         self.values: dict[str, list[float]] = {}
 
     def _note(self):
-        for variable in self.model.trainable_variables:
-            if variable.name.endswith("_alpha:0"):
-                layer = variable.name.split("/")[0].removeprefix("quant_")
-                self.values.setdefault(layer, []).append(float(variable))
+        for variable in satkeras.learned_variables(self.model, "clip"):
+            layer = variable.name.split("/")[0].removeprefix("quant_")
+            self.values.setdefault(layer, []).append(float(variable))
 
     def on_train_begin(self, logs=None):
         self._note()
@@ -129,7 +128,7 @@ def fit(model: keras.Model, data: datasets.Images, recipe: Recipe) -> tuple[list
     steps = len(data.train[0]) // recipe.batch_size * recipe.epochs
     schedule = keras.optimizers.schedules.CosineDecay(recipe.learning_rate, steps)
     optimizer = keras.optimizers.SGD(schedule, momentum=0.9, nesterov=True, weight_decay=recipe.weight_decay)
-    optimizer.exclude_from_weight_decay(var_names=["depthwise_kernel", "gamma", "beta", "bias", "alpha"])
+    optimizer.exclude_from_weight_decay(var_list=satkeras.undecayed_variables(model))
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(optimizer, loss, metrics=["accuracy"])
     alphas = AlphaHistory()

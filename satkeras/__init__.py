@@ -12,6 +12,7 @@ file will store. What goes where is a `Scheme`, a value: `SCHEMES` names those o
 is made of the quantizers in `satkeras.quantizers`. `strip` gives the float model back, `integer_weights` the integers
 (`save_integer_weights` as a file), `summary` a table of what each layer costs; `save_model` and `load_model` keep a
 model in between. `TensorBoardQuantization` is a callback that logs how the grids train.
+`undecayed_variables` and `learned_variables` are for the optimizer.
 
 Quantization Networks, scheme "qn", trains in phases: `set_thresholds`, `set_phase` and `freeze` around `fit`, and a
 callback of `satkeras.callbacks` within it.
@@ -26,6 +27,7 @@ from satkeras.reports.summary import LayerSummary, Summary, summary
 from satkeras.reports.tensorboard import TensorBoardQuantization
 from satkeras.saving import load_model, save_model
 from satkeras.schemes import SCHEMES, Scheme
+from satkeras.training.optimizers import learned_variables, undecayed_variables
 from satkeras.training.phases import freeze, set_phase, set_thresholds
 
 __all__ = [
@@ -38,6 +40,7 @@ __all__ = [
     "TensorBoardQuantization",
     "freeze",
     "integer_weights",
+    "learned_variables",
     "load_model",
     "quantize_model",
     "save_integer_weights",
@@ -46,5 +49,6 @@ __all__ = [
     "set_thresholds",
     "strip",
     "summary",
+    "undecayed_variables",
 ]
 __version__ = "0.1.0"

@@ -67,15 +67,16 @@ def undo_weight_transforms(model: keras.Model) -> None:
 
 
 def carry_over_quantizer_variables(source: keras.Model, target: keras.Model) -> None:
-    """Gives the weight quantizers of `target` the values of those that `source` has under the same names.
+    """Gives the weight quantizers of `target` the variables that `source` declares for the same layer in the same way.
 
     From a clamped full-precision model: how its pretrained kernels were scaled.
     """
     known = _kernels(source)
-    for name, (_, _, variables) in _kernels(target).items():
-        _, _, values = known.get(name, (None, None, {}))
-        for role in variables.keys() & values.keys():
-            variables[role].assign(values[role])
+    for name, (_, quantizer, variables) in _kernels(target).items():
+        if name in known:
+            _, before, values = known[name]
+            for shared in set(quantizer.declared_variables) & set(before.declared_variables):
+                variables[shared.name].assign(values[shared.name])
 
 
 def _kernels(model: keras.Model) -> dict[str, Any]:

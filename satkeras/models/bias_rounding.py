@@ -33,6 +33,10 @@ class BiasRoundingQuantizer(Quantizer):
         self.num_bits = quantizer.num_bits
         self._wrapper = lambda: None
 
+    @property
+    def declared_variables(self):
+        return self.quantizer.declared_variables
+
     def build(self, tensor_shape, name, layer):
         self._wrapper = weakref.ref(layer)
         return self.quantizer.build(tensor_shape, name, layer)

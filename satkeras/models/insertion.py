@@ -3,15 +3,16 @@
 from typing import TypeAlias
 
 import numpy as np
+import tensorflow as tf
 
-from satkeras._compat import keras, weight_variables
+from satkeras._compat import keras, output_variables, weight_variables
 from satkeras.models.graph import Graph, Node
 from satkeras.models.layers import canonical_layers
 from satkeras.models.placement import Placement
 from satkeras.models.quantize_configs import InjectedQuantizeConfig, OutputQuantizeConfig, WeightQuantizeConfig
 from satkeras.models.relus import AbsorbedReLU, MaskedReLU
 from satkeras.models.wrapper import QuantizeWrapper
-from satkeras.quantizers import Quantizer
+from satkeras.quantizers import Quantizer, QuantizerVariable
 
 Layer: TypeAlias = keras.layers.Layer
 
@@ -137,6 +138,12 @@ def has_quantizer(layer: Layer) -> bool:
 def quantizes_tensor(layer: Layer) -> bool:
     """Whether a layer of a quantized model is an identity that quantizes the tensor it passes on."""
     return has_quantizer(layer) and isinstance(layer.quantize_config, OutputQuantizeConfig)
+
+
+def quantizer_variables(layer: Layer) -> list[tuple[QuantizerVariable, tf.Variable]]:
+    """The variables of the quantizer in a layer for which `has_quantizer` holds, and what it declares about each."""
+    *_, quantizer, variables = weight_variables(layer) or output_variables(layer)
+    return [(declared, variables[declared.name]) for declared in quantizer.declared_variables]
 
 
 def latent_weights(layer: Layer) -> list[np.ndarray]:

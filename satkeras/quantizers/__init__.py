@@ -1,6 +1,6 @@
 """Quantizers, one file per paper. Each states its integer grid: see `base.Quantizer`."""
 
-from satkeras.quantizers.base import Quantizer
+from satkeras.quantizers.base import Quantizer, QuantizerVariable
 from satkeras.quantizers.dorefa import DoReFaActivationQuantizer, DoReFaWeightQuantizer
 from satkeras.quantizers.integer_arithmetic import InputQuantizer, MaxWeightQuantizer, MovingRangeQuantizer
 from satkeras.quantizers.pact import PACTQuantizer
@@ -20,5 +20,6 @@ __all__ = [
     "QuantizationNetworksActivationQuantizer",
     "QuantizationNetworksWeightQuantizer",
     "Quantizer",
+    "QuantizerVariable",
     "SATWeightQuantizer",
 ]

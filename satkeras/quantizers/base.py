@@ -3,33 +3,99 @@
 import abc
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 import tensorflow as tf
 
-from satkeras._compat import tfmot
+from satkeras._compat import keras, tfmot
 from satkeras.quantizers.quant_params import QuantParams
+
+Role: TypeAlias = Literal["clip", "step", "scale", "threshold", "offset", "range", "state"]
+
+
+@dataclasses.dataclass(frozen=True)
+class QuantizerVariable:
+    """A variable that a quantizer keeps in its layer.
+
+    Attributes:
+      name: the key that the quantizer finds it under, and the end of the Keras variable's name.
+      role: "clip": the largest value that is not clipped; "step": the real size of one integer step; "scale": another
+        factor of the tensor or of its levels; "threshold": where one level ends and the next begins; "offset": what is
+        added; "range": a statistic of the data, averaged over replicas; "state": where the training stands.
+      initial: its first value.
+      learned: whether gradient descent moves it.
+      decayed: whether an optimizer's weight decay applies to it, see `satkeras.undecayed_variables`.
+      from_data: whether data set it; 0 means that none were seen yet.
+      l2: factor of its square in the model's loss.
+      shape: its shape.
+      dtype: its TensorFlow type.
+    """
+
+    name: str
+    role: Role
+    initial: float = 0.0
+    learned: bool = True
+    decayed: bool = False
+    from_data: bool = False
+    l2: float = 0.0
+    shape: tuple[int, ...] = ()
+    dtype: str = "float32"
+
+    def create(self, layer, name: str) -> tf.Variable:
+        """Adds the variable to a Keras layer under a name."""
+        statistic = self.role == "range"
+        return layer.add_weight(
+            name=name,
+            shape=self.shape,
+            dtype=self.dtype,
+            initializer=keras.initializers.Constant(self.initial),
+            regularizer=keras.regularizers.L2(self.l2) if self.l2 else None,
+            trainable=self.learned,
+            synchronization=tf.VariableSynchronization.ON_READ if statistic else tf.VariableSynchronization.AUTO,
+            aggregation=tf.VariableAggregation.MEAN,
+        )
 
 
 class Quantizer(tfmot.quantization.keras.quantizers.Quantizer, abc.ABC):
     """A tfmot quantizer that states the integer grid its results lie on.
 
-    A subclass is a frozen dataclass. It keeps no state of its own: the variables that `build` makes belong to the
-    layer, and tfmot hands them back on every call.
+    A subclass is a frozen dataclass. It keeps no state of its own: the variables that it declares belong to the layer,
+    and tfmot hands them back on every call.
     """
 
     __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]  # subclasses are dataclasses
 
     num_bits: int | None
-    replaces_relu: ClassVar[bool] = False  # its learned clip takes the place of a ReLU before it, maximum and all
-    keeps_input: ClassVar[bool] = True  # its backward pass reads the tensor that it quantizes
-    ends_at_largest: ClassVar[bool] = False  # one grid for the kernel, up to its largest weight: see equalization.py
-    reads_8_bits: ClassVar[bool] = False  # its levels are not evenly spaced in its input, which is stored at 8 bits
+
+    @property
+    def declared_variables(self) -> tuple[QuantizerVariable, ...]:
+        """The variables that the quantizer keeps in its layer. None by default."""
+        return ()
 
     def build(self, tensor_shape, name, layer):
-        """Creates the quantizer's variables in `layer`; returns them by name. None by default."""
-        return {}
+        """Creates the declared variables in `layer`; returns them by name."""
+        return {one.name: one.create(layer, f"{name}_{one.name}") for one in self.declared_variables}
+
+    @property
+    def replaces_relu(self) -> bool:
+        """Whether its learned clip takes the place of a ReLU before it, maximum and all."""
+        return False
+
+    @property
+    def keeps_input(self) -> bool:
+        """Whether its backward pass reads the tensor that it quantizes."""
+        return True
+
+    @property
+    def ends_at_largest(self) -> bool:
+        """Whether it has one grid for the kernel that ends at the largest weight: see `equalize_channels`."""
+        return False
+
+    @property
+    def reads_8_bits(self) -> bool:
+        """Whether its levels are not evenly spaced in its input, which is therefore stored at 8 bits."""
+        return False
 
     def specialized(self, **facts) -> "Quantizer":
         """The quantizer for one tensor, told those facts about it that it has a field for."""
@@ -87,6 +153,10 @@ class Quantizer(tfmot.quantization.keras.quantizers.Quantizer, abc.ABC):
         """The axis that `scale` runs along in a tensor of this rank, None for one scale per tensor."""
         return None
 
+    def is_initialized(self, variables: Mapping[str, Any]) -> bool:
+        """Whether every variable that data set has seen some."""
+        return all(np.asarray(variables[one.name]).any() for one in self.declared_variables if one.from_data)
+
     def quant_params(self, variables: Mapping[str, Any], latent: np.ndarray | None = None) -> QuantParams:
         """The integer grid of the quantized tensor; the arguments are those of `scale`.
 
@@ -98,10 +168,15 @@ class Quantizer(tfmot.quantization.keras.quantizers.Quantizer, abc.ABC):
         for name, value in variables.items():
             if not np.isfinite(value).all():
                 raise ValueError(f"its {name} is {value}: the training diverged; load weights from before")
+        if not self.is_initialized(variables):
+            unknown = " and ".join(one.name for one in self.declared_variables if one.from_data)
+            raise ValueError(
+                f"its {unknown} is still unknown: train the model for at least one step, or give quantize_model "
+                "calibration_data, before it is exported"
+            )
         scale = np.asarray(self.scale(variables, latent))
-        return QuantParams(
-            scale, self.zero_point, qmin, qmax, self.channel_axis(np.ndim(latent)) if scale.ndim else None
-        )
+        axis = self.channel_axis(np.ndim(latent)) if scale.ndim else None
+        return QuantParams(scale, self.zero_point, qmin, qmax, axis, self.spacing)
 
     def get_config(self):
         return dataclasses.asdict(self)

@@ -5,9 +5,9 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
-from satkeras._compat import keras, serializable
+from satkeras._compat import serializable
 from satkeras.formulas import quantization as quant_ops
-from satkeras.quantizers.base import Quantizer, check_num_bits
+from satkeras.quantizers.base import Quantizer, QuantizerVariable, check_num_bits
 from satkeras.quantizers.quant_params import activation_levels
 
 GRIDS = ("odd", "symmetric")
@@ -47,8 +47,6 @@ class DoReFaWeightQuantizer(Quantizer):
       DoReFa-Net, eq. 9. The symmetric grid: CEA N2D2, SAT quantizer, mode "Symmetric".
     """
 
-    ends_at_largest = True
-
     num_bits: int | None = 4
     grid: str | None = None
 
@@ -74,15 +72,13 @@ class DoReFaWeightQuantizer(Quantizer):
         rounded = quant_ops.odd_grid_ste if self.effective_grid == "odd" else quant_ops.symmetric_grid_ste
         return rounded(clamped, self.num_bits)
 
-    def build(self, tensor_shape, name, layer):
-        magnitude = layer.add_weight(
-            name=f"{name}_magnitude",
-            shape=(),
-            dtype=tf.float32,
-            initializer=keras.initializers.Constant(1.0),
-            trainable=False,
-        )
-        return {"magnitude": magnitude}
+    @property
+    def declared_variables(self):
+        return (QuantizerVariable("magnitude", "scale", initial=1.0, learned=False),)
+
+    @property
+    def ends_at_largest(self):
+        return True
 
     def __call__(self, inputs, training, weights, **kwargs):
         return self.normalized(inputs) * magnitude_of(weights)

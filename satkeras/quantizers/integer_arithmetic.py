@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from satkeras._compat import serializable
 from satkeras.formulas import quantization as quant_ops
-from satkeras.quantizers.base import Quantizer, check_num_bits
+from satkeras.quantizers.base import Quantizer, QuantizerVariable, check_num_bits
 from satkeras.quantizers.quant_params import activation_levels
 
 SMALLEST_RANGE = 2e-6  # stands for a tensor of zeros; TFLite's converter holds steps down to 1e-6 / 254
@@ -84,8 +84,6 @@ class MovingRangeQuantizer(Quantizer):
       Jacob et al. 2018, section 3.1.
     """
 
-    keeps_input = False
-
     num_bits: int | None = 8
     signed: bool = False
     decay: float = 0.99
@@ -99,17 +97,13 @@ class MovingRangeQuantizer(Quantizer):
     def levels(self):
         return activation_levels(self.require_rounding(), self.signed)
 
-    def build(self, tensor_shape, name, layer):
-        largest = layer.add_weight(
-            name=f"{name}_range",
-            shape=(),
-            dtype=tf.float32,
-            initializer="zeros",
-            trainable=False,
-            synchronization=tf.VariableSynchronization.ON_READ,
-            aggregation=tf.VariableAggregation.MEAN,
-        )
-        return {"range": largest}
+    @property
+    def declared_variables(self):
+        return (QuantizerVariable("range", "range", learned=False, from_data=True),)
+
+    @property
+    def keeps_input(self):
+        return False
 
     def __call__(self, inputs, training, weights, **kwargs):
         x = tf.cast(inputs, tf.float32)
@@ -139,14 +133,6 @@ class MovingRangeQuantizer(Quantizer):
 
     def scale(self, variables, latent=None):
         return quant_ops.step_size(_usable(tf.convert_to_tensor(variables["range"])), self.levels)
-
-    def quant_params(self, variables, latent=None):
-        if np.asarray(variables["range"]) <= 0:
-            raise ValueError(
-                "its range is still unknown: train the model for at least one step, or give quantize_model "
-                "calibration_data, before it is exported"
-            )
-        return super().quant_params(variables, latent)
 
 
 def _usable(largest):

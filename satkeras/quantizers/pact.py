@@ -5,9 +5,9 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
-from satkeras._compat import keras, serializable
+from satkeras._compat import serializable
 from satkeras.formulas import quantization as quant_ops
-from satkeras.quantizers.base import Quantizer, check_num_bits
+from satkeras.quantizers.base import Quantizer, QuantizerVariable, check_num_bits
 from satkeras.quantizers.quant_params import activation_levels, best_clip
 
 SMALLEST_ALPHA = 1e-4
@@ -38,8 +38,6 @@ class PACTQuantizer(Quantizer):
       PACT, eq. 1-3; SAT, "calibrated gradient" (CG-PACT). Initial values 8 and 10: the SAT authors' code.
     """
 
-    replaces_relu = True
-
     num_bits: int | None = 4
     signed: bool = False
     calibrated: bool = True
@@ -53,16 +51,13 @@ class PACTQuantizer(Quantizer):
         if not (np.isfinite(self.alpha_decay) and self.alpha_decay >= 0):
             raise ValueError(f"alpha_decay must not be negative. Received: alpha_decay={self.alpha_decay!r}")
 
-    def build(self, tensor_shape, name, layer):
-        alpha = layer.add_weight(
-            name=f"{name}_alpha",
-            shape=(),
-            dtype=tf.float32,
-            initializer=keras.initializers.Constant(self.initial_alpha),
-            regularizer=keras.regularizers.L2(self.alpha_decay) if self.alpha_decay else None,
-            trainable=True,
-        )
-        return {"alpha": alpha}
+    @property
+    def declared_variables(self):
+        return (QuantizerVariable("alpha", "clip", self.initial_alpha, l2=self.alpha_decay),)
+
+    @property
+    def replaces_relu(self):
+        return True
 
     @property
     def levels(self):

@@ -7,7 +7,7 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class QuantParams:
-    """An integer grid: `real = scale * (integer - zero_point)`, `qmin <= integer <= qmax`.
+    """An integer grid: `real = scale * (integer - zero_point)`, integers `qmin`, `qmin + spacing`, ..., `qmax`.
 
     Attributes:
       scale: float32, a scalar (per tensor) or shape `(n,)` (per axis); the real size of one integer step.
@@ -15,6 +15,7 @@ class QuantParams:
       qmin: the smallest integer of the grid.
       qmax: the largest integer of the grid.
       axis: the axis of the tensor that `scale` runs along, None when `scale` is a scalar.
+      spacing: how far the levels lie apart, in integers.
     """
 
     scale: np.ndarray
@@ -22,6 +23,7 @@ class QuantParams:
     qmin: int
     qmax: int
     axis: int | None = None
+    spacing: int = 1
 
     def __post_init__(self):
         scale = np.asarray(self.scale, np.float32)
@@ -32,6 +34,11 @@ class QuantParams:
             raise ValueError(f"A grid needs qmin < qmax. Received: qmin={self.qmin}, qmax={self.qmax}")
         if (self.axis is None) != (scale.ndim == 0):
             raise ValueError(f"axis is for per-axis scales. Received: axis={self.axis}, scale of shape {scale.shape}")
+        if self.spacing < 1 or (self.qmax - self.qmin) % self.spacing:
+            raise ValueError(
+                "A grid needs a positive spacing that leads from qmin to qmax. Received: "
+                f"spacing={self.spacing}, qmin={self.qmin}, qmax={self.qmax}"
+            )
 
     def _scale_for(self, rank: int) -> np.ndarray:
         if self.axis is None:
@@ -41,9 +48,11 @@ class QuantParams:
         return self.scale.reshape(shape)
 
     def quantize(self, values) -> np.ndarray:
-        """The integers (int32) nearest to real `values`, ties to even, clipped to the grid."""
+        """The levels (int32) nearest to real `values`, clipped to the grid; at spacing 1 ties go to even integers."""
         values = np.asarray(values, np.float32)
-        integers = np.rint(values / self._scale_for(values.ndim)) + self.zero_point
+        shift = (self.qmin - self.zero_point) % self.spacing
+        steps = np.rint((values / self._scale_for(values.ndim) - shift) / self.spacing)
+        integers = steps * self.spacing + shift + self.zero_point
         return np.clip(integers, self.qmin, self.qmax).astype(np.int32)
 
     def dequantize(self, integers) -> np.ndarray:
@@ -55,7 +64,7 @@ class QuantParams:
         """The integers (int32) of fake-quantized `values`.
 
         Raises:
-          ValueError: a value is not on the grid, within what float32 rounding explains.
+          ValueError: a value is not on the grid, within what float32 rounding explains, or lies between its levels.
         """
         integers = self.quantize(values)
         steps = np.asarray(values, np.float64) / self._scale_for(np.ndim(values)) + self.zero_point

@@ -128,8 +128,6 @@ class QuantizationNetworksActivationQuantizer(StepQuantizer):
       Quantization Networks, eq. 12 and section 3.3.
     """
 
-    reads_8_bits = True
-
     num_bits: int | None = 2  # type: ignore[assignment]
 
     def __post_init__(self):
@@ -140,6 +138,10 @@ class QuantizationNetworksActivationQuantizer(StepQuantizer):
     def level_set(self):
         lowest, highest = activation_levels(_own_width(self), signed=False)
         return tuple(range(lowest, highest + 1))
+
+    @property
+    def reads_8_bits(self):
+        return True
 
     def specialized(self, **facts):
         plain = self.num_bits == 8 or (self.num_bits is not None and facts.get("signed", False))

@@ -7,11 +7,10 @@ from functools import partial
 import numpy as np
 import tensorflow as tf
 
-from satkeras._compat import keras
 from satkeras.formulas import clustering
 from satkeras.formulas import quantization as quant_ops
 from satkeras.formulas import staircases as step_ops
-from satkeras.quantizers.base import Quantizer
+from satkeras.quantizers.base import Quantizer, QuantizerVariable
 
 SMALLEST_SCALE = 1e-8
 # Where no callback drives the temperature.
@@ -58,31 +57,20 @@ class StepQuantizer(Quantizer):
     def spacing(self):
         return int(np.diff(self.level_set).min())
 
-    def build(self, tensor_shape, name, layer):
+    @property
+    def declared_variables(self):
         if self.num_bits is None:
-            return {}
-
-        def scalar(role, value, dtype=tf.float32, trainable=False):
-            start = keras.initializers.Constant(value)
-            return layer.add_weight(
-                name=f"{name}_{role}", shape=(), dtype=dtype, initializer=start, trainable=trainable
-            )
-
-        thresholds = layer.add_weight(
-            name=f"{name}_thresholds",
-            shape=(len(self.level_set) - 1,),
-            dtype=tf.float32,
-            initializer="zeros",
-            trainable=self.learn_thresholds,
-        )
-        return {
-            "alpha": scalar("alpha", 1.0, trainable=True),
+            return ()
+        return (
+            QuantizerVariable(
+                "thresholds", "threshold", learned=self.learn_thresholds, shape=(len(self.level_set) - 1,)
+            ),
+            QuantizerVariable("alpha", "step", initial=1.0),
             # Zero until the thresholds are set.
-            "beta": scalar("beta", 0.0, trainable=True),
-            "thresholds": thresholds,
-            "temperature": scalar("temperature", 0.0),
-            "phase": scalar("phase", step_ops.SOFT, tf.int32),
-        }
+            QuantizerVariable("beta", "scale", from_data=True),
+            QuantizerVariable("temperature", "state", learned=False),
+            QuantizerVariable("phase", "state", step_ops.SOFT, learned=False, dtype="int32"),
+        )
 
     def calibrate(self, values, variables):
         if self.num_bits is None:
@@ -96,10 +84,6 @@ class StepQuantizer(Quantizer):
         fit = float(np.vdot(values, levels)) / (float(np.vdot(levels, levels)) or 1.0)
         variables["alpha"].assign(fit if fit > 0 else 1 / beta)
         variables["thresholds"].assign(thresholds)
-
-    def is_initialized(self, variables) -> bool:
-        """Whether the thresholds have been set."""
-        return float(variables["beta"]) != 0
 
     def move_thresholds(self, positions: np.ndarray, variables) -> None:
         """Puts the steps at these values of the tensor."""

@@ -9,7 +9,7 @@ import tensorflow as tf
 from satkeras._compat import keras, output_variables, weight_variables
 from satkeras.models.checks import require_quantized
 from satkeras.models.graph import read_graph
-from satkeras.models.insertion import has_quantizer, quantizes_tensor
+from satkeras.models.insertion import has_quantizer, quantizer_variables, quantizes_tensor
 from satkeras.quantizers import Quantizer
 from satkeras.reports.integers import integer_weight
 from satkeras.reports.summary import clip_value
@@ -23,7 +23,9 @@ class TensorBoardQuantization(keras.callbacks.Callback):
     At the end of every `frequency`-th epoch, from the first on, with the epoch as step:
 
       quant_<layer>/integers              histogram of the kernel's integers, a bucket for each level
+      quant_<layer>/step, scale, offset   the learned variables of its quantizer that are a number, by their role
       quant_<tensor>_output/alpha         the largest value that is not clipped: PACT's alpha, or the moving range
+      quant_<tensor>_output/step, ...     the learned variables of its quantizer
       quant_<tensor>_output/clipped_share share of the tensor's elements beyond the clip   } if there are data
       quant_<tensor>_output/integers      histogram of the tensor's integers               }
 
@@ -82,8 +84,9 @@ class TensorBoardQuantization(keras.callbacks.Callback):
         if epoch % self.frequency:
             return
         with self._writer.as_default(step=epoch):
-            for layer in self.model.layers:
-                if has_quantizer(layer) and not quantizes_tensor(layer):
+            for layer in filter(has_quantizer, self.model.layers):
+                _log_learned(layer)
+                if not quantizes_tensor(layer):
                     _log_kernel(layer)
             for layer in self._tensors:
                 alpha = clip_value(layer)
@@ -116,6 +119,13 @@ def _require_inputs(data: list[tf.Tensor], shapes: list[tuple[int | None, ...]])
     if not fits:
         wanted, received = [("n", *shape) for shape in shapes], [tuple(x.shape) for x in data]
         raise ValueError(f"data must be a batch of the model's inputs, of shapes {wanted}. Received: {received}")
+
+
+def _log_learned(layer) -> None:
+    for declared, variable in quantizer_variables(layer):
+        # A clip value is logged as alpha, like those that are not learned.
+        if declared.learned and not declared.shape and declared.role != "clip":
+            _write_scalar(f"{layer.name}/{declared.role}", variable)
 
 
 def _log_kernel(layer) -> None:

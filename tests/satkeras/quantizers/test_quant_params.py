@@ -45,6 +45,28 @@ def test_integers_of_refuses_values_off_the_grid(values):
         QuantParams(np.float32(0.5), 0, -7, 7).integers_of(values)
 
 
+@given(
+    indices=st.lists(st.integers(0, 15), min_size=1),
+    scale=st.floats(2**-20, 2**20, width=32),
+    zero_point=st.integers(-3, 3),
+    spacing=st.integers(1, 4),
+)
+def test_levels_that_lie_apart(indices, scale, zero_point, spacing):
+    params = QuantParams(np.float32(scale), zero_point, -15, -15 + 15 * spacing, spacing=spacing)
+    levels = -15 + spacing * np.array(indices)
+    np.testing.assert_array_equal(params.integers_of(params.dequantize(levels)), levels)
+    between = params.dequantize(levels + 1)
+    if spacing > 1:
+        with pytest.raises(ValueError, match="Values must lie on the grid"):
+            params.integers_of(between)
+        assert np.abs(params.quantize(between) - levels - 1).max() <= max(spacing // 2, 1)
+
+
+def test_quantize_finds_the_nearest_odd_level():
+    found = QuantParams(np.float32(0.5), 0, -15, 15, spacing=2).quantize([-0.6, 0.01, 0.99, 1.01, 100, -100])
+    np.testing.assert_array_equal(found, [-1, 1, 1, 3, 15, -15])
+
+
 def test_integers_of_an_empty_tensor():
     assert QuantParams(np.float32(1), 0, 0, 1).integers_of(np.zeros((0, 3))).shape == (0, 3)
 
@@ -59,6 +81,8 @@ def test_integers_of_an_empty_tensor():
         (([1.0, 0.0], 0, 0, 255, 0), "positive, finite scale"),
         ((1.0, 0, 7, 7), "qmin < qmax. Received: qmin=7, qmax=7"),
         ((1.0, 0, 0, 7, 0), "axis is for per-axis scales"),
+        ((1.0, 0, 0, 7, None, 2), "positive spacing that leads from qmin to qmax. Received: spacing=2, qmin=0, qmax=7"),
+        ((1.0, 0, 0, 7, None, 0), "spacing=0"),
         (([1.0, 2.0], 0, 0, 7), "axis is for per-axis scales"),
     ],
 )

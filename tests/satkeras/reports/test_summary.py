@@ -7,8 +7,7 @@ import pytest
 import tf_keras
 from tf_keras import layers
 
-from satkeras import integer_weights, quantize_model, strip
-from satkeras.reports import summary
+from satkeras import integer_weights, quantize_model, strip, summary
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import tensorflow as tf
 import tf_keras
 from tf_keras import layers
 
-from satkeras import TensorBoardQuantization, integer_weights, quantize_model
+from satkeras import TensorBoardQuantization, integer_weights, learned_variables, quantize_model
 
 KERNELS = {f"quant_{name}/integers" for name in ("stem", "conv", "depthwise", "head", "logits")}
 
@@ -43,6 +43,19 @@ def test_what_is_logged(options, residual_model, images, tmp_path):
     for variable in model.variables:
         if "alpha" in variable.name:
             assert found[f"{variable.name.split('/')[0]}/alpha"][0] == pytest.approx(variable.numpy(), rel=1e-6)
+
+
+def test_learned_numbers_are_logged_by_their_role(residual_model, images, tmp_path):
+    model = quantize_model(residual_model, "qn", calibration_data=images[0])
+    fit(model, images, TensorBoardQuantization(tmp_path))
+    found = logged(tmp_path)
+    for role in ("step", "scale"):
+        tags = {tag.removesuffix(f"/{role}") for tag in found if tag.endswith(f"/{role}")}
+        learned = {variable.name.split("/")[0]: variable for variable in learned_variables(model, role)}
+        assert tags == set(learned) != set()
+        for layer, variable in learned.items():
+            assert found[f"{layer}/{role}"][0] == variable.numpy()
+    assert not any(tag.endswith(("/threshold", "/state")) for tag in found)
 
 
 def test_histograms_of_weights_have_a_bucket_for_each_level(residual_model, images, tmp_path):
