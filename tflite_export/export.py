@@ -2,79 +2,195 @@
 
 import collections
 import os
+from collections.abc import Iterator
+from typing import Literal
 
+import numpy as np
+from tensorflow.lite.python import schema_py_generated as schema
+
+import satkeras
 from satkeras._compat import keras
 from satkeras.calibration.data import InputData, input_arrays
 from satkeras.files import require_writable, write_whole
 from satkeras.models.checks import require_quantized
-from tflite_export.file.convert import TYPES, convert
+from tflite_export.errors import ExportError
+from tflite_export.file.reader import check_file, read_model
+from tflite_export.file.writer import TYPES, write_file
 from tflite_export.lowering.lower import make_plan
-from tflite_export.verification.report import Report
+from tflite_export.lowering.packing import pack_weights
+from tflite_export.plan import KERNELS, Plan
+from tflite_export.verification.interpreter import RESOLVERS
+from tflite_export.verification.kernels import kernel_problems
+from tflite_export.verification.report import OperatorSummary, Report
 from tflite_export.verification.twin import build_twin
-from tflite_export.verification.verify import input_codes, verify
+from tflite_export.verification.verify import breaches, input_codes, random_images, verify
+
+WEIGHT_STORAGE = ("int8", "packed")
 
 
 def export_tflite(
     model: keras.Model,
     path: str | os.PathLike,
     *,
-    verify_data: InputData | None = None,
+    verify_data: InputData | Literal[False] | None = None,
+    verify_labels: np.ndarray | None = None,
     input_type: str = "uint8",
     output_type: str = "int8",
+    weight_storage: str = "int8",
+    kernels: str = "xnnpack",
+    allow_differences: bool = False,
 ) -> Report:
     """Writes a trained quantized model as a full-integer `.tflite` file, batch 1, that computes its integers.
 
-    The file appears whole or not at all. Every weight, bias, scale and zero point in it has been compared with the
-    plan made from the model.
+    The file appears whole or not at all, and only if it is exact:
+
+    * every kernel and bias in it is the training model's quantized one, times its batch norms' factors;
+    * each layer of the training model, fed the integers that the file feeds it, gives the file's integers, but where
+      the float32 result lies within rounding error of the middle between two levels;
+    * LiteRT, running the file, computes the integers of its twin (`integer_model`), every tensor of them.
 
     Args:
       model: what `satkeras.quantize_model` returned, trained.
       path: where the file goes; its folder must exist.
-      verify_data: images to run through the file, its integer twin and the model, side by side: an array of shape
-        (n, height, width, channels) in the units the model was trained with, a list or dict of arrays for several
-        inputs, or a finite `tf.data.Dataset` of batches (labels are ignored).
+      verify_data: images for the last two, and for the report's answers: an array of shape (n, height, width, channels)
+        in the units the model was trained with, a list or dict of arrays for several inputs, or a finite
+        `tf.data.Dataset` of batches (labels are ignored). None: a few images of noise. False: only the first is
+        checked.
+      verify_labels: the right answers for `verify_data`, (n,), class numbers; the report then has accuracies.
       input_type: "uint8" (what Android's and Coral's tools take), "int8" or "float32".
       output_type: "int8", "uint8" or "float32".
+      weight_storage: "int8", or "packed": dense layers and 1x1 convolutions with stride 1 whose integers fit 4 or 2
+        bits are stored in them, as FULLY_CONNECTED; for size, in runtimes from TensorFlow 2.21 on.
+      kernels: whose kernels run the file: "xnnpack", LiteRT's default, or "reference", its reference kernels.
+      allow_differences: writes a file that is not exact, too; its report says what differs. For those who study it.
 
     Returns:
-      What was made, and how the three agree; print it, or take `to_json()`.
+      What was written, and how file, twin and training model agree; print it, or take `to_json()`.
 
     Raises:
-      ExportError: a layer cannot be lowered exactly (all are named), or the converter made something else.
+      ExportError: a layer cannot be lowered exactly (all are named), or the file is not exact.
       TypeError: not a tf_keras model, no path, or verify data of no known kind.
-      ValueError: a model without quantizers, a path that cannot be written, verify data that do not fit the model.
+      ValueError: a model without quantizers, a path that cannot be written, verify data that do not fit the model, or
+        an argument that is none of its values.
     """
     path = require_writable(path)
-    for name, chosen in (("input_type", input_type), ("output_type", output_type)):
-        if not isinstance(chosen, str) or chosen not in TYPES:
-            raise ValueError(f"{name} must be one of {sorted(TYPES)}. Received: {name}={chosen!r}")
+    for name, given, known in (
+        ("input_type", input_type, sorted(TYPES)),
+        ("output_type", output_type, sorted(TYPES)),
+        ("weight_storage", weight_storage, WEIGHT_STORAGE),
+        ("kernels", kernels, [family for family in KERNELS if family in RESOLVERS]),
+    ):
+        _require_one_of(name, given, known)
     require_quantized(model, "export_tflite")
     plan = make_plan(model)
-    images = None
-    if verify_data is not None:
-        images = input_arrays(verify_data, model, "verify_data")
-        for x, values in zip(plan.inputs, images, strict=True):
-            input_codes(x, values)  # raises before the long work what does not fit
-    content = convert(plan, input_type, output_type)
-    verification = None if images is None else verify(model, plan, content, images)
+    if weight_storage == "packed":
+        plan = pack_weights(plan)
+    images = _verification_images(verify_data, model, plan)
+    description = f"satkeras {satkeras.__version__}, {_widths(model)}"
+    content = write_file(plan, input_type, output_type, description)
+    check_file(plan, content, input_type, output_type, description)
+    problems = kernel_problems(model, plan, content)
+    verification = None
+    if images is not None:
+        families = KERNELS if verify_data is not None else ()
+        verification = verify(model, plan, content, images, kernels, verify_labels, families)
+        problems += breaches(verification)
+    if problems and not allow_differences:
+        raise ExportError("The file would not be exact, and is not written", problems)
     write_whole(path, content)
-    operators = dict(collections.Counter(operator.builtin for operator in plan.operators))
-    return Report(str(path), len(content), plan.weight_bytes, operators, input_type, output_type, verification)
+    return _report(str(path), plan, content, input_type, output_type, weight_storage, verification)
 
 
-def integer_model(model: keras.Model) -> keras.Model:
+def integer_model(model: keras.Model, kernels: str = "xnnpack") -> keras.Model:
     """The twin of the file: a tf_keras model that computes every tensor of it in exact integer arithmetic.
 
-    What it scores is what the file scores on LiteRT's default kernels, at a speed fit for `evaluate`.
+    What it scores is what the file scores, at a speed fit for `evaluate`.
 
     Args:
       model: what `satkeras.quantize_model` returned, trained.
+      kernels: the family of kernels whose arithmetic it follows. "xnnpack": LiteRT's default, Android's CPUs; it rounds
+        a float32 product once. "reference": LiteRT's reference kernels; they round twice, in fixed point, but
+        FULLY_CONNECTED once. "tflm": TFLite Micro and TOSA; they round twice everywhere.
 
     Returns:
       A model that takes the input's codes (uint8, 0 .. 255) and gives the int8 values of the outputs, held in float32.
 
     Raises:
       ExportError: as `export_tflite` does.
+      ValueError: no such family.
     """
+    _require_one_of("kernels", kernels, KERNELS)
     require_quantized(model, "integer_model")
-    return build_twin(make_plan(model))
+    return build_twin(make_plan(model), kernels)
+
+
+def _require_one_of(name: str, given, known) -> None:
+    if not isinstance(given, str) or given not in known:
+        raise ValueError(f"{name} must be one of {list(known)}. Received: {name}={given!r}")
+
+
+def _verification_images(data, model: keras.Model, plan: Plan) -> list[np.ndarray] | None:
+    if data is False:
+        return None
+    if data is None:
+        return random_images(plan)
+    images = input_arrays(data, model, "verify_data")
+    for x, values in zip(plan.inputs, images, strict=True):
+        input_codes(x, values)  # raises before the long work what does not fit
+    return images
+
+
+def _widths(model: keras.Model) -> str:
+    """The quantizers of a model's kernels and their widths, each once, as the file's description has them."""
+    found = [row for row in satkeras.summary(model).layers if row.weight_bits is not None]
+    widths = dict.fromkeys(f"W{row.weight_bits}A{row.input_bits}" for row in found)
+    return " ".join(widths)
+
+
+def _report(path, plan: Plan, content: bytes, input_type, output_type, weight_storage, verification) -> Report:
+    summaries = tuple(_operator_summaries(plan, content))
+    return Report(
+        path=path,
+        file_bytes=len(content),
+        weight_bytes=plan.weight_bytes,
+        operators=dict(collections.Counter(summary.operator for summary in summaries)),
+        input_type=input_type,
+        output_type=output_type,
+        weight_storage=weight_storage,
+        min_runtime=_min_runtime(content),
+        operator_summaries=summaries,
+        warnings=tuple(warning for operator in plan.operators for warning in operator.warnings()),
+        verification=verification,
+    )
+
+
+def _operator_summaries(plan: Plan, content: bytes) -> Iterator[OperatorSummary]:
+    model = read_model(content)
+    graph = model.subgraphs[0]
+    names = {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
+    before = (
+        len(graph.operators)
+        - len(plan.operators)
+        - sum(graph.tensors[index].type != schema.TensorType.INT8 for index in graph.outputs)
+    )
+    for place, operator in enumerate(graph.operators):
+        code = model.operatorCodes[operator.opcodeIndex]
+        planned = plan.operators[place - before] if 0 <= place - before < len(plan.operators) else None
+        integers = all(
+            graph.tensors[index].type != schema.TensorType.FLOAT32 for index in (*operator.inputs, *operator.outputs)
+        )
+        delegated = planned.runs_in_xnnpack if planned is not None else not integers
+        buffers = [model.buffers[graph.tensors[index].buffer].data for index in operator.inputs]
+        yield OperatorSummary(
+            name=graph.tensors[operator.outputs[0]].name.decode() if planned is None else planned.output.name,
+            operator=names[code.builtinCode],
+            version=code.version,
+            runs_in="XNNPACK" if delegated else "builtin",
+            constant_bytes=sum(len(data) for data in buffers if data is not None),
+        )
+
+
+def _min_runtime(content: bytes) -> str:
+    model = read_model(content)
+    entry = model.metadata[0]
+    return bytes(model.buffers[entry.buffer].data).rstrip(b"\0").decode()

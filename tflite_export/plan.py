@@ -1,15 +1,18 @@
 """The export plan: every tensor and operator of the file, in integers, before there is a file.
 
-A plan is plain frozen data. `emit` writes it for the converter, `check` compares the file with it, `twin` computes it.
+A plan is plain frozen data. Each operator computes itself (`compute`, for the twin) and writes itself (`write`, for the
+file); the operators themselves are in `tflite_export.operators`.
 """
 
+import abc
 import dataclasses
-import math
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 Activation = Literal["none", "relu", "relu_n1_to_1"]
+# Families of kernels, each with one exact meaning. See docs of `integer_model`.
+KERNELS = ("xnnpack", "reference", "tflm")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -17,13 +20,13 @@ class Tensor:
     """An int8 activation: `real = scale * (integer - zero_point)`.
 
     Attributes:
-      name: unique in the plan.
+      name: unique in the plan; the name of the Keras layer whose result it is.
       shape: without the batch axis.
       scale: float32, the size of a step in the file.
       zero_point: -128 .. 127.
       step: the size of a step in the training model. It differs from `scale` for signed tensors below 8 bits, which
         the file holds divided by their clip value, so that a fused RELU_N1_TO_1 clips them at both ends; the
-        weights that read them make up for it.
+        weights that read them make up for it. And by some millionths where an ADD's scale was moved.
       lowest: the smallest integer that occurs; the largest is `highest`.
       highest: see `lowest`.
       layer: the layer of the quantized model whose output this is, None if the model does not have this tensor.
@@ -38,201 +41,92 @@ class Tensor:
     highest: int = 127
     layer: str | None = None
 
+    @property
+    def in_clip_units(self) -> bool:
+        """Whether the file holds it divided by its clip value."""
+        return abs(float(self.scale) / self.step - 1) > 1e-3
+
+    @property
+    def codes(self) -> np.ndarray:
+        """int64: every integer that can occur."""
+        return np.arange(self.lowest, self.highest + 1, dtype=np.int64)
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Operator:
-    """One operator of the file.
+class Constant:
+    """A constant that an operator reads: `real = scale * (integer - zero_point)`.
+
+    Attributes:
+      name: unique in the file.
+      values: int8 or int32, in the file's layout.
+      scale: float32 (n,), one or one for each channel; None for numbers that stand for themselves, such as a shape.
+      zero_point: of all channels.
+      axis: the axis that `scale` runs along.
+      bits: 4 or 2 for int8 values that the file packs.
+    """
+
+    name: str
+    values: np.ndarray
+    scale: np.ndarray | None = None
+    zero_point: int = 0
+    axis: int = 0
+    bits: int = 8
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Operator(abc.ABC):
+    """One operator of the file; a subclass says how it is computed and what it writes.
 
     Attributes:
       inputs: the activations it reads.
       output: the activation it writes.
-      layers: the layers of the quantized model that it computes, in order, its output's quantizer last.
+      layers: the layers of the quantized model that it completes, in order, its output's quantizer last.
+      sources: what the first of these layers reads, where other operators come between; () for `inputs`.
     """
 
-    builtin: ClassVar[str]
-    newest_version: ClassVar[int]
+    builtin: ClassVar[str]  # its name in TFLite's schema
+    version: ClassVar[int] = 2  # the lowest for int8
+    runtime: ClassVar[str] = "1.14.0"  # the first TensorFlow whose runtime has that version
+    runs_in_xnnpack: ClassVar[bool] = True  # in LiteRT's default interpreter; the others run in builtin kernels
 
     inputs: tuple[Tensor, ...]
     output: Tensor
     layers: tuple[str, ...] = dataclasses.field(kw_only=True, default=())
+    sources: tuple[Tensor, ...] = dataclasses.field(kw_only=True, default=())
 
+    @abc.abstractmethod
+    def compute(self, values, kernels: str):
+        """The output's integers, as a family of kernels computes them.
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class LinearOperator(Operator):
-    """A weighted sum with its requantization: `clamp(rint(m (sum w (x - zero) + b)) + zero)`.
+        Args:
+          values: for each input, its integers (n, ...) in float32.
+          kernels: one of `KERNELS`.
 
-    `m` is `input scale * weight_scale / output scale`, one for each output channel.
+        Returns:
+          float32 tensor of int8 values.
+        """
 
-    Attributes:
-      weights: int8; the shape is the subclass's.
-      weight_scale: float32 (channels,).
-      bias: int32 (channels,), in steps of `input scale * weight_scale`.
-      activation: what is fused into it.
-    """
+    def constants(self) -> tuple[Constant, ...]:
+        """What it reads after its inputs."""
+        return ()
 
-    weights: np.ndarray
-    weight_scale: np.ndarray
-    bias: np.ndarray
-    activation: Activation
+    def options(self) -> Any:
+        """Its options as an object of TFLite's schema, None if it has none."""
+        return None
 
-    @property
-    def bias_scale(self) -> np.ndarray:
-        """float32 (channels,): the size of a step of the bias."""
-        return self.inputs[0].scale * self.weight_scale
+    def warnings(self) -> tuple[str, ...]:
+        """What its user should know before the file is shipped."""
+        return ()
 
-    @property
-    def multiplier(self) -> np.ndarray:
-        """float32 (channels,), rounded as XNNPACK rounds it."""
-        return self.inputs[0].scale * self.weight_scale / self.output.scale
+    def slack(self) -> float:
+        """How far beyond half a level a float32 computation of the same result may lie from `compute`'s, in levels."""
+        return 1e-3
 
-    @property
-    def largest_sum(self) -> int:
-        """A bound on the magnitude of any partial sum without the bias."""
-        (x,) = self.inputs
-        reach = max(abs(x.lowest - x.zero_point), abs(x.highest - x.zero_point))
-        channels = self.weights.reshape(-1, len(self.bias))
-        return int(np.abs(channels.astype(np.int64)).sum(0).max()) * reach
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Window:
-    """Where a kernel or pool lies on its input: Keras' arguments of these names."""
-
-    strides: tuple[int, int] = (1, 1)
-    padding: Literal["SAME", "VALID"] = "VALID"
-    dilations: tuple[int, int] = (1, 1)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Convolution(LinearOperator):
-    """CONV_2D; weights (height, width, in, out)."""
-
-    builtin = "CONV_2D"
-    newest_version = 5
-    window: Window = Window()
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class DepthwiseConvolution(LinearOperator):
-    """DEPTHWISE_CONV_2D with multiplier 1; weights (height, width, channels)."""
-
-    builtin = "DEPTHWISE_CONV_2D"
-    newest_version = 6
-    window: Window = Window()
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class FullyConnected(LinearOperator):
-    """FULLY_CONNECTED with one weight scale for all outputs; weights (in, out)."""
-
-    builtin = "FULLY_CONNECTED"
-    newest_version = 9
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Add(Operator):
-    """ADD of two tensors of one shape."""
-
-    builtin = "ADD"
-    newest_version = 4
-    activation: Activation
-
-
-@dataclasses.dataclass(frozen=True)
-class Constant:
-    """One int8 number for all elements: `real = scale * (integer - zero_point)`.
-
-    Attributes:
-      integer: -128 .. 127.
-      scale: float32.
-      zero_point: -128 .. 127.
-    """
-
-    integer: int
-    scale: np.float32
-    zero_point: int = 0
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class ConstantOperator(Operator):
-    """An operator of every element and one constant.
-
-    Attributes:
-      constant: its second operand.
-      activation: what is fused into it.
-    """
-
-    constant: Constant
-    activation: Activation
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class AddConstant(ConstantOperator):
-    """ADD of a constant of whole input steps, onto the input's scale: `clamp(x - x zero + offset + zero)`, exact."""
-
-    builtin = "ADD"
-    newest_version = 4
-
-    @property
-    def offset(self) -> int:
-        """The constant in steps of the input."""
-        return round((self.constant.integer - self.constant.zero_point) * self.constant.scale / self.inputs[0].scale)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class MultiplyConstant(ConstantOperator):
-    """MUL by a constant: `clamp(rint(m (x - x zero) c) + zero)`, `m = input scale * constant scale / output scale`."""
-
-    builtin = "MUL"
-    newest_version = 5
-
-    @property
-    def multiplier(self) -> np.float32:
-        """float32, rounded as XNNPACK rounds it."""
-        return self.inputs[0].scale * self.constant.scale / self.output.scale
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Mean(Operator):
-    """MEAN over height and width, with requantization."""
-
-    builtin = "MEAN"
-    newest_version = 3
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class MaxPool(Operator):
-    """MAX_POOL_2D; its output has its input's scale."""
-
-    builtin = "MAX_POOL_2D"
-    newest_version = 3
-    pool: tuple[int, int]
-    window: Window
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Pad(Operator):
-    """PAD with zeros, that is with the zero point."""
-
-    builtin = "PAD"
-    newest_version = 4
-    paddings: tuple[tuple[int, int], tuple[int, int]]
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Reshape(Operator):
-    """RESHAPE."""
-
-    builtin = "RESHAPE"
-    newest_version = 1
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Softmax(Operator):
-    """SOFTMAX over the last axis; its output's scale is 1/256 and its zero point -128."""
-
-    builtin = "SOFTMAX"
-    newest_version = 3
+    def write(self, file) -> None:
+        """Adds itself to a file; see `tflite_export.file.writer.FileWriter`."""
+        constants = [file.constant(constant) for constant in self.constants()]
+        inputs = [file.activation(x) for x in self.inputs]
+        file.operator(self, inputs + constants, file.activation(self.output))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -242,12 +136,16 @@ class Plan:
     Attributes:
       inputs: the model's inputs, as int8.
       operators: in an order in which every tensor is written before it is read.
-      outputs: the model's outputs, as int8.
+      outputs: the model's outputs, as int8; no tensor twice, none of them an input.
+      input_names: the Keras names of the inputs.
+      output_names: the Keras names of the outputs.
     """
 
     inputs: tuple[Tensor, ...]
     operators: tuple[Operator, ...]
     outputs: tuple[Tensor, ...]
+    input_names: tuple[str, ...]
+    output_names: tuple[str, ...]
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
@@ -256,5 +154,6 @@ class Plan:
 
     @property
     def weight_bytes(self) -> int:
-        """Bytes of the int8 weights."""
-        return sum(math.prod(op.weights.shape) for op in self.operators if isinstance(op, LinearOperator))
+        """Bytes of the quantized kernels, as the file stores them."""
+        kernels = [constant for op in self.operators for constant in op.constants() if constant.values.dtype == np.int8]
+        return sum(-(-constant.values.size * constant.bits // 8) for constant in kernels)

@@ -4,26 +4,26 @@ Biases and batch norms train in float, as in the papers. But at inference a quan
 bias, so that it predicts what the file will. Without that a tenth of a percent of a low-bit layer's levels would
 differ, and every layer after it amplifies a difference.
 
-The rounding is added where a tensor is stored, right before its quantizer. There a layer knows, by walking up the
-model's graph, which batch norms and which kernel made its input, and on which grid their input lies. A ReLU between
-them does no harm: the rounding is less than half an output step.
+The rounding is added where a sum is complete: by the ReLU behind it (see `relus.py`), or by the quantizer where there
+is none. There a layer knows, by walking up the model's graph, which batch norms and which kernel computed its input,
+and on which grid their input lies.
 """
 
 import weakref
 
 import tensorflow as tf
 
-from satkeras._compat import first_call, keras, output_variables, weight_variables
-from satkeras.models.layers import Kind, kind_of
+from satkeras._compat import TfmotQuantizeWrapper, first_call, keras, weight_variables
+from satkeras.models.stored import stored_step
 from satkeras.quantizers import Quantizer
-from satkeras.quantizers.quant_params import int8_spread
+from satkeras.quantizers.int8 import weight_spread
 
 # Beyond this int32 cannot hold the bias; the exporter then stores the channel in another way, or refuses.
 LARGEST_BIAS = 2.0**30
 
 
 class BiasRoundingQuantizer(Quantizer):
-    """A tensor's quantizer, which at inference first rounds the bias of the layers that made the tensor.
+    """A tensor's quantizer, which at inference first rounds the bias of the layers that computed the tensor.
 
     It is made anew for each layer and never stored: the model's config holds the quantizer inside it.
     """
@@ -43,7 +43,7 @@ class BiasRoundingQuantizer(Quantizer):
 
     def __call__(self, inputs, training, weights, **kwargs):
         if not training:
-            inputs = _with_rounded_bias(inputs, self._wrapper())
+            inputs = with_rounded_bias(inputs, self._wrapper())
         return self.quantizer(inputs, training, weights, **kwargs)
 
     @property
@@ -57,8 +57,14 @@ class BiasRoundingQuantizer(Quantizer):
         raise NotImplementedError("The quantizer inside is what is stored")
 
 
-def _with_rounded_bias(inputs, wrapper):
-    call = first_call(wrapper)
+def with_rounded_bias(inputs, layer):
+    """What a layer reads, with the bias of the layers before it as the file holds it.
+
+    Args:
+      inputs: what the layer reads, (..., channels).
+      layer: called once in a functional model; None, or not called yet: the inputs stay as they are.
+    """
+    call = first_call(layer)
     error = None if call is None else bias_error(call.parent_nodes[0])
     return inputs if error is None else inputs + tf.cast(error, inputs.dtype)
 
@@ -73,8 +79,6 @@ def bias_error(call):
       float64 (channels,), in the result's units; None where no bias is added, or nothing is quantized.
     """
     norms = []
-    if isinstance(call.layer, keras.layers.ReLU):
-        call = call.parent_nodes[0]
     while isinstance(call.layer, keras.layers.BatchNormalization):
         norms.insert(0, call.layer)
         call = call.parent_nodes[0]
@@ -104,26 +108,19 @@ def _step_and_bias(call, identity: bool):
     if source_step is None:
         return None
     if kernel is None:
-        return source_step / int8_spread(1), tf.constant(0.0, tf.float64)
+        return source_step / weight_spread((0, 1)), tf.constant(0.0, tf.float64)
     latent, quantizer, variables = kernel
-    step = _float64(quantizer.scale(variables, latent)) * source_step / int8_spread(quantizer.levels[1])
+    spread = weight_spread(quantizer.levels, quantizer.zero_point)
+    step = _float64(quantizer.scale(variables, latent)) * source_step / spread
     inner = call.layer.layer
     return step, (_float64(inner.bias) if inner.use_bias else tf.zeros_like(step))
 
 
 def _quantized_kernel(layer):
-    if not hasattr(layer, "quantize_config"):
+    if not isinstance(layer, TfmotQuantizeWrapper):
         return None
     kernel = weight_variables(layer)
     return None if kernel is None or kernel[1].num_bits is None else kernel
-
-
-def stored_step(call):
-    """The real size of an integer step of a tensor, found where the tensor was stored; None if it never was."""
-    while kind_of(call) is Kind.PASS:
-        call = call.parent_nodes[0]
-    stored = output_variables(call.layer) if hasattr(call.layer, "quantize_config") else None
-    return None if stored is None else _float64(stored[0].scale(stored[1]))
 
 
 def _float64(value):

@@ -7,8 +7,9 @@ import tensorflow as tf
 
 from satkeras._compat import keras, output_variables, weight_variables
 from satkeras.models.graph import Graph, Node
-from satkeras.models.layers import canonical_layers
+from satkeras.models.layers import Kind, canonical_layers, float_class, kind_of
 from satkeras.models.placement import Placement
+from satkeras.models.pooling import GridAveragePooling2D, GridGlobalAveragePooling2D
 from satkeras.models.quantize_configs import InjectedQuantizeConfig, OutputQuantizeConfig, WeightQuantizeConfig
 from satkeras.models.relus import AbsorbedReLU, MaskedReLU
 from satkeras.models.wrapper import QuantizeWrapper
@@ -43,8 +44,7 @@ def with_quantizers(graph: Graph, placement: Placement) -> tuple[Graph, dict[Lay
 
     The identity layers are called `<layer>_output`, or `<layer>_input` where a stream branches off. A learned
     clip takes the place of the ReLU before it, of a ReLU6's maximum, too (as in SAT's MobileNets): it becomes an
-    `AbsorbedReLU`. Where nothing but the ReLU itself would keep its result for the backward pass it becomes a
-    `MaskedReLU`.
+    `AbsorbedReLU`, any other whose result is quantized a `MaskedReLU`. Average pools go to their input's grid.
     """
     configs: dict[Layer, InjectedQuantizeConfig] = {
         layer: WeightQuantizeConfig(quantizer) for layer, quantizer in placement.weights.items()
@@ -64,7 +64,7 @@ def with_quantizers(graph: Graph, placement: Placement) -> tuple[Graph, dict[Lay
         configs[layer] = OutputQuantizeConfig(quantizer)
         return add(Node(name, layer, (source,), source.shape))
 
-    relus = _relus(graph, placement, names)
+    replaced = _relus(graph, placement, names) | _averages(graph, names)
     for node in graph.nodes:
         taken = tuple(made[parent] for parent in node.inputs)
         if node in placement.branches:
@@ -73,7 +73,7 @@ def with_quantizers(graph: Graph, placement: Placement) -> tuple[Graph, dict[Lay
                 branches[branch] = quantized(*branch, f"{node.name}_input")
             taken = (branches[branch],)
         stored = placement.tensors.get(node)
-        layer = relus.get(node, node.layer)
+        layer = replaced.get(node, node.layer)
         made[node] = add(Node(node.name, layer, taken, node.shape, node.training))
         if stored is not None:
             made[node] = quantized(made[node], stored, f"{node.name}_output")
@@ -82,19 +82,35 @@ def with_quantizers(graph: Graph, placement: Placement) -> tuple[Graph, dict[Lay
 
 
 def _relus(graph: Graph, placement: Placement, names: set[str]) -> dict[Node, Layer]:
-    """What takes the place of a ReLU, for each call of it. The calls of a layer share theirs."""
+    """What takes the place of a ReLU whose result is quantized, one layer for each call."""
     found: dict[Node, Layer] = {}
-    for layer in dict.fromkeys(node.layer for node in graph.nodes if isinstance(node.layer, keras.layers.ReLU)):
-        calls = {node: placement.tensors.get(node) for node in graph.nodes if node.layer is layer}
-        clipped = [node for node, stored in calls.items() if stored is not None and stored.replaces_relu]
-        masked = [node for node, stored in calls.items() if stored is not None and not stored.keeps_input]
-        others = [node for node in calls if node not in clipped]
-        if clipped:
-            name = _new_name(f"{layer.name}_clipped", names) if others else layer.name
-            found |= dict.fromkeys(clipped, AbsorbedReLU(name=name, dtype=layer.dtype_policy))
-        if masked and masked == others:
-            found |= dict.fromkeys(masked, MaskedReLU.from_config(layer.get_config()))
+    for node in graph.nodes:
+        stored = placement.tensors.get(node)
+        if stored is not None and kind_of(node) is Kind.RELU:
+            config = {**node.layer.get_config(), "name": _name_of_call(node, graph, names)}
+            found[node] = (AbsorbedReLU if stored.replaces_relu else MaskedReLU).from_config(config)
     return found
+
+
+def _averages(graph: Graph, names: set[str]) -> dict[Node, Layer]:
+    """What takes the place of an average pool, one layer for each call."""
+    on_grid = {
+        keras.layers.AveragePooling2D: GridAveragePooling2D,
+        keras.layers.GlobalAveragePooling2D: GridGlobalAveragePooling2D,
+    }
+    return {
+        node: on_grid[type(node.layer)].from_config(
+            {**node.layer.get_config(), "name": _name_of_call(node, graph, names)}
+        )
+        for node in graph.nodes
+        if kind_of(node) is Kind.AVERAGE
+    }
+
+
+def _name_of_call(node: Node, graph: Graph, names: set[str]) -> str:
+    """The layer's name for its first call, a new one for every other: layers that know their input are not shared."""
+    first = next(call for call in graph.nodes if call.layer is node.layer)
+    return node.layer.name if node is first else _new_name(node.name, names - {node.name})
 
 
 def _new_name(name: str, names: set[str]) -> str:
@@ -157,5 +173,4 @@ def latent_weights(layer: Layer) -> list[np.ndarray]:
 
 def _unwrapped(layer: Layer) -> Layer:
     inner = layer.layer if has_quantizer(layer) else layer
-    made = keras.layers.ReLU if isinstance(inner, AbsorbedReLU | MaskedReLU) else type(inner)
-    return made.from_config(inner.get_config())
+    return float_class(inner).from_config(inner.get_config())

@@ -11,6 +11,8 @@ from satkeras._compat import keras
 from satkeras.models.graph import Node
 
 _layers = keras.layers
+# Layers that satkeras replaces in a quantized model by subclasses of its own.
+_FLOAT_LAYERS = (_layers.ReLU, _layers.AveragePooling2D, _layers.GlobalAveragePooling2D)
 
 
 class Kind(enum.Enum):
@@ -21,7 +23,7 @@ class Kind(enum.Enum):
     BATCH_NORM = "scales and shifts each channel; folds into the linear layer before it"
     RELU = "fuses into the layer before it"
     ADD = "sums tensors of different scales"
-    AVERAGE = "averages over space, to a scale of its own"
+    AVERAGE = "averages over space, on its input's grid"
     SOFTMAX = "makes probabilities, on a fixed 8-bit scale"
     PASS = "moves, pads or selects values; its output has its input's scale"
 
@@ -41,8 +43,18 @@ class Row:
 
 def kind_of(node: Node) -> Kind | None:
     """The role of a node's layer, None for a class without a row."""
-    row = TABLE.get(type(node.layer))
+    row = TABLE.get(float_class(node.layer))
     return None if row is None else row.kind
+
+
+def float_class(layer: keras.layers.Layer) -> type:
+    """The Keras class of a layer; for one of satkeras' own, which a quantized model has, that of the float model."""
+    own = type(layer)
+    return next(cls for cls in own.__mro__ if not cls.__module__.startswith("satkeras.")) if _is_own(own) else own
+
+
+def _is_own(cls: type) -> bool:
+    return cls.__module__.startswith("satkeras.") and issubclass(cls, _FLOAT_LAYERS)
 
 
 def problem_of(node: Node) -> str | None:
@@ -155,12 +167,6 @@ def _add_problem(node: Node) -> str | None:
     return None
 
 
-def _average_problem(node: Node) -> str | None:
-    if getattr(node.layer, "padding", "valid") != "valid":
-        return "needs padding='valid': at the border, padding='same' divides by another count"
-    return _channels_problem(node)
-
-
 def _softmax_problem(node: Node) -> str | None:
     if _as_list(node.layer.axis) not in ([-1], [_input_rank(node) - 1]):
         return f"needs axis=-1, has axis={node.layer.axis}"
@@ -181,8 +187,8 @@ TABLE: dict[type, Row] = {
     _layers.Softmax: Row(Kind.SOFTMAX, _softmax_problem),
     _layers.Activation: Row(Kind.PASS, _activation_problem),
     _layers.Add: Row(Kind.ADD, _add_problem),
-    _layers.AveragePooling2D: Row(Kind.AVERAGE, _average_problem),
-    _layers.GlobalAveragePooling2D: Row(Kind.AVERAGE, _average_problem),
+    _layers.AveragePooling2D: Row(Kind.AVERAGE, _channels_problem),
+    _layers.GlobalAveragePooling2D: Row(Kind.AVERAGE, _channels_problem),
     _layers.MaxPooling2D: Row(Kind.PASS, _channels_problem),
     _layers.GlobalMaxPooling2D: Row(Kind.PASS, _channels_problem),
     _layers.ZeroPadding2D: Row(Kind.PASS, _channels_problem),

@@ -1,7 +1,8 @@
 """The walk over the layer graph that decides which tensor gets which quantizer.
 
 Two rules, from the papers: the *input of a convolution or dense layer* gets the scheme's width, and every other tensor
-that is stored stays at 8 bits. A tensor is stored unless its only consumer folds it (batch norm into the linear layer
+that is stored stays at 8 bits. An average pool stays on the 8-bit grid of its input. A tensor is
+stored unless its only consumer folds it (batch norm into the linear layer
 before it) or fuses it (ReLU).
 
 A stored tensor that several consumers want in different ways is a *stream*: it gets 8 bits, and each width that its
@@ -56,6 +57,8 @@ def place(graph: Graph, schemes: Mapping[keras.layers.Layer, Scheme], streams: S
     tensors: dict[Node, Quantizer] = {}
     branches: dict[Node, Quantizer] = {}
     for node in graph.nodes:
+        if kind_of(node) is Kind.AVERAGE:
+            branches.update(walk.branches_off_8_bits(node))
         if walk.is_stored(node):
             stored, branched = walk.tensor_quantizers(node)
             branches.update(branched)
@@ -106,7 +109,7 @@ class _Walk:
 
     def is_stored(self, node: Node) -> bool:
         kind = kind_of(node)
-        if kind in (Kind.PASS, Kind.SOFTMAX):
+        if kind in (Kind.PASS, Kind.AVERAGE, Kind.SOFTMAX):
             return False
         consumers = self.graph.consumers(node)
         folds = len(consumers) == 1 and kind_of(consumers[0]) in _FOLDED_BY.get(kind, ())
@@ -126,6 +129,13 @@ class _Walk:
         wanted = {linear: self._input_quantizer(linear, signed) for linear in self._linear_consumers(node)}
         stored = self._stored_quantizer(node, set(wanted.values()), signed)
         return stored, {linear: own for linear, own in wanted.items() if not self._serves(stored, own, node)}
+
+    def branches_off_8_bits(self, node: Node) -> dict[Node, Quantizer]:
+        """The quantizers of the branches off a pooled tensor, which stays on its input's 8 bits."""
+        wanted = {
+            linear: self._input_quantizer(linear, self.is_signed(node)) for linear in self._linear_consumers(node)
+        }
+        return {linear: own for linear, own in wanted.items() if own.num_bits != 8}
 
     def _stored_quantizer(self, node: Node, wanted: set[Quantizer], signed: bool) -> Quantizer | None:
         full_precision = self.streams.activation_bits is None

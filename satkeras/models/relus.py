@@ -1,20 +1,25 @@
-"""What a ReLU becomes where a quantizer comes next: it need not do, or keep, what the quantizer does anyway."""
+"""What a ReLU becomes where a quantizer comes next: it need not do, or keep, what the quantizer does anyway.
+
+At inference it rounds the bias of the sum before it, as the file holds it (see `bias_rounding.py`).
+"""
 
 import tensorflow as tf
 
 from satkeras._compat import keras, serializable
+from satkeras.models.bias_rounding import with_rounded_bias
 
 
 @serializable
 class AbsorbedReLU(keras.layers.ReLU):
-    """A ReLU that the quantizer after it takes over: it passes on what it gets.
+    """A ReLU that the quantizer after it does: it passes on what it gets.
 
     The unsigned levels of a learned clip begin at 0, so that both passes come to the same without it. Only at 0 itself
     does the gradient differ: a ReLU stops it, the clip's edges belong to its inside.
     """
 
-    def call(self, inputs):
-        return inputs
+    @tf.autograph.experimental.do_not_convert
+    def call(self, inputs, training=None):
+        return inputs if training else with_rounded_bias(inputs, self)
 
 
 @serializable
@@ -25,7 +30,11 @@ class MaskedReLU(keras.layers.ReLU):
     anyway, as the next layer's input; where a quantizer comes between the two it would be kept for that alone.
     """
 
-    def call(self, inputs):
+    @tf.autograph.experimental.do_not_convert
+    def call(self, inputs, training=None):
+        if not training:
+            return super().call(with_rounded_bias(inputs, self))
+
         @tf.custom_gradient
         def forward(x):
             passed = x > 0 if self.max_value is None else (x > 0) & (x < self.max_value)

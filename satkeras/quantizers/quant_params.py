@@ -76,14 +76,6 @@ class QuantParams:
         return integers
 
 
-def int8_spread(qmax: int) -> int:
-    """How many int8 steps the exporter makes of one step of a weight grid, to use the whole of int8.
-
-    The grid stays exact, and the bias, stored in steps of input scale times weight scale, gets that much finer.
-    """
-    return 127 // qmax
-
-
 def activation_levels(num_bits: int, signed: bool) -> tuple[int, int]:
     """The smallest and largest integer of an activation grid, with 0 always a level.
 

@@ -10,9 +10,9 @@ from satkeras._compat import first_call, keras, output_variables, weight_variabl
 from satkeras.calibration.data import InputData
 from satkeras.calibration.ranges import calibration_inputs, taken_by
 from satkeras.formulas.staircases import FIXED, OFF, SOFT
-from satkeras.models.bias_rounding import stored_step
 from satkeras.models.graph import read_graph
 from satkeras.models.insertion import has_quantizer, quantizes_tensor
+from satkeras.models.stored import stored_step
 from satkeras.quantizers import InputQuantizer
 from satkeras.quantizers.staircases import StepQuantizer
 from satkeras.reports.integers import first_codes

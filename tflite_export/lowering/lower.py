@@ -1,10 +1,11 @@
-"""From a quantized Keras model to a plan: fold, assign every tensor its integers, collect every problem.
+"""From a quantized Keras model to a plan: fold, give every tensor its integers, collect every problem.
 
 The walk keeps, for each Keras tensor, either a stored `Tensor` of the plan or a `Pending` result that still waits for
 its batch norm, its ReLU or the quantizer that says how it is stored.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -14,33 +15,16 @@ from satkeras.models.graph import Graph, Node, read_graph
 from satkeras.models.insertion import has_quantizer, quantizes_tensor
 from satkeras.models.layers import Kind, kind_of
 from satkeras.quantizers import Quantizer
+from satkeras.quantizers.int8 import activation_levels_in_int8, is_narrow_symmetric
+from satkeras.quantizers.quant_params import QuantParams
 from tflite_export.errors import ExportError
-from tflite_export.lowering.requantize import (
-    Pending,
-    Problem,
-    activation_tensor,
-    add_operator,
-    linear_operator,
-    mean_operator,
-    multiply_operator,
-    rescaled,
-)
+from tflite_export.lowering.closing import requantized
+from tflite_export.lowering.padding import explicit_padding, fold_padding
+from tflite_export.lowering.pending import Pending, Problem
 from tflite_export.lowering.rules import RULES
-from tflite_export.lowering.staircases import partial_sum, step_operators
-from tflite_export.plan import (
-    Activation,
-    Add,
-    Convolution,
-    DepthwiseConvolution,
-    FullyConnected,
-    Mean,
-    MultiplyConstant,
-    Operator,
-    Pad,
-    Plan,
-    Reshape,
-    Tensor,
-)
+from tflite_export.lowering.staircases import partial_sum, threshold_operators
+from tflite_export.operators import Add, Maximum, Reshape
+from tflite_export.plan import Operator, Plan, Tensor
 
 _NO_QUANTIZER = "no quantizer: quantize_model with activation_bits, not None"
 
@@ -59,46 +43,30 @@ def make_plan(model: keras.Model) -> Plan:
             "quantize it as before and give it this model's weights with set_weights",
             dynamic,
         )
-    return fold_padding(Lowering(graph).plan())
+    plan = Lowering(graph, names_of(model.input, model.input_names), names_of(model.output, model.output_names)).plan()
+    return explicit_padding(fold_padding(plan))
 
 
-def fold_padding(plan: Plan) -> Plan:
-    """Drops every PAD that its convolutions' own SAME padding can do, as TensorFlow's converter does."""
-    operators = list(plan.operators)
-    for pad in [op for op in operators if isinstance(op, Pad)]:
-        (source,) = pad.inputs
-        readers = [op for op in operators if pad.output in op.inputs]
-        if pad.output not in plan.outputs and all(_pads_alike(pad, op) for op in readers):
-            operators.remove(pad)
-            for reader in readers:
-                window = dataclasses.replace(reader.window, padding="SAME")
-                layers = (*pad.layers, *reader.layers)
-                padded = dataclasses.replace(reader, inputs=(source,), window=window, layers=layers)
-                operators[operators.index(reader)] = padded
-    return dataclasses.replace(plan, operators=tuple(operators))
-
-
-def _pads_alike(pad: Pad, reader: Operator) -> bool:
-    if not isinstance(reader, (Convolution, DepthwiseConvolution)) or reader.window.padding != "VALID":
-        return False
-    sizes = zip(pad.inputs[0].shape, reader.weights.shape, reader.window.strides, reader.window.dilations, strict=False)
-    return pad.paddings == tuple(_same_padding(*size) for size in sizes)
-
-
-def _same_padding(size: int, kernel: int, stride: int, dilation: int) -> tuple[int, int]:
-    """What TensorFlow's SAME puts before and after an axis."""
-    total = max((-(-size // stride) - 1) * stride + (kernel - 1) * dilation + 1 - size, 0)
-    return total // 2, total - total // 2
+def names_of(structure, names) -> tuple[str, ...]:
+    """The Keras names of a model's inputs or outputs: the keys of a dict, or else the layers' names; none twice."""
+    if isinstance(structure, dict):
+        names = [str(key) for key in sorted(structure)]
+    names = [str(name) for name in names]
+    return tuple(name if name not in names[:i] else f"{name}_{names[:i].count(name)}" for i, name in enumerate(names))
 
 
 class Lowering:
     """One walk over a quantized model's graph."""
 
-    def __init__(self, graph: Graph):
+    def __init__(self, graph: Graph, input_names: tuple[str, ...], output_names: tuple[str, ...]):
         self.graph = graph
+        self.input_names = input_names
+        self.output_names = output_names
         self.values: dict[Node, Tensor | Pending | None] = {}
         self.operators: list[Operator] = []
         self.problems: list[tuple[str, str]] = []
+        self._tensor_names: set[str] = set()
+        self._kernel_names: set[str] = set()
 
     def plan(self) -> Plan:
         for node in self.graph.nodes:
@@ -107,7 +75,8 @@ class Lowering:
         inputs = [self._guarded(node, self._input_tensor) for node in self.graph.inputs]
         if self.problems:
             raise ExportError("The model cannot be exported exactly", dict(self.problems).items())
-        return Plan(tuple(inputs), tuple(self.operators), tuple(outputs))
+        outputs = self._distinct(outputs, inputs)
+        return Plan(tuple(inputs), tuple(self.operators), tuple(outputs), self.input_names, self.output_names)
 
     def _guarded(self, node: Node, rule: Callable):
         try:
@@ -124,12 +93,15 @@ class Lowering:
         inner = node.layer.layer if has_quantizer(node.layer) else node.layer
         rule = RULES.get(type(inner))
         if rule is None:
-            raise Problem(f"no rule for {type(inner).__name__}")
+            raise Problem(
+                f"no operator for {type(inner).__name__}: take it out of the model and compute it behind the file"
+            )
         return rule(self, node, inner)
 
     # What a node reads.
 
-    def taken(self, node: Node) -> "Tensor | Pending":
+    def value(self, node: Node) -> "Tensor | Pending":
+        """What is known of a node's result."""
         value = self.values[node]
         if value is None and node.inputs:
             raise _Upstream
@@ -138,16 +110,17 @@ class Lowering:
         return value
 
     def stored(self, node: Node) -> Tensor:
+        """A node's result, which must be on a grid."""
         if not self._is_meant_to_be_stored(node):
             raise Problem(f"{node.name} has {_NO_QUANTIZER}")
-        value = self.taken(node)
+        value = self.value(node)
         if not isinstance(value, Tensor):
             raise Problem(f"{node.name} has {_NO_QUANTIZER}")
         return value
 
     def _is_meant_to_be_stored(self, node: Node) -> bool:
         """Whether a quantizer comes before any layer that needs one; holds where the value itself is not known."""
-        while kind_of(node) is Kind.PASS:
+        while kind_of(node) in (Kind.PASS, Kind.AVERAGE, Kind.RELU):
             (node,) = node.inputs
         return quantizes_tensor(node.layer) or kind_of(node) in (Kind.SOFTMAX, Kind.INPUT)
 
@@ -159,67 +132,116 @@ class Lowering:
     # What it writes.
 
     def append(self, operator: Operator) -> Tensor:
+        """Adds an operator to the plan."""
         self.operators.append(operator)
         return operator.output
+
+    def named(self, name: str) -> str:
+        """`name`, numbered if a tensor has it already."""
+        return _new_name(name, self._tensor_names)
+
+    def kernel_named(self, name: str) -> str:
+        """The same for a layer whose kernel the file holds, once for each call."""
+        return _new_name(name, self._kernel_names)
+
+    def _distinct(self, outputs: list[Tensor], inputs: list[Tensor]) -> list[Tensor]:
+        """The outputs, a copy for each that is an input or another output, too."""
+        found: list[Tensor] = []
+        for tensor in outputs:
+            if tensor in found or tensor in inputs:
+                copy = dataclasses.replace(tensor, name=self.named(f"{tensor.name}/copy"), layer=None)
+                tensor = self.append(Reshape((tensor,), copy))
+            found.append(tensor)
+        return found
 
     def _quantized(self, node: Node) -> Tensor:
         quantizer, variables = output_variables(node.layer)
         params = quantizer.quant_params({name: value.numpy() for name, value in variables.items()})
-        output, clip = activation_tensor(node, params)
         (source,) = node.inputs
         if not source.inputs:
-            return output
-        pending = self.taken(source)
+            name = self.input_names[self.graph.inputs.index(source)]
+            return stored_tensor(self.named(name), node, params)
         if quantizer.reads_8_bits:
-            return self._steps(self.stored(source), output, quantizer, variables)
+            output = stored_tensor(self.named(float_name(node)), node, params)
+            return self._staircase(self.stored(source), output, quantizer, variables)
+        pending = self.value(source)
+        name = float_name(node) if isinstance(pending, Tensor) else float_name(source)
         if isinstance(pending, Tensor):
-            pending = rescaled(pending)
-        return self._close(dataclasses.replace(pending, layers=(*pending.layers, node.name)), output, clip)
+            pending = requantized(pending)
+        return self._close(pending.then(node.name), node, name, params)
 
-    def _close(self, pending: Pending, output: Tensor, clip: Activation) -> Tensor:
-        """Emits the operator of a pending result, now that it is known how it is stored."""
-        if pending.ceiling < (output.highest - output.zero_point) * output.step * (1 - 1e-6):
+    def _close(self, pending: Pending, node: Node, name: str, params: QuantParams) -> Tensor:
+        """Emits the operators of a pending result, now that it is known how it is stored."""
+        if pending.ceiling < (params.qmax - params.zero_point) * float(params.scale) * (1 - 1e-6):
             raise Problem(f"its range exceeds the maximum {pending.ceiling:g} of the ReLU before it")
-        if clip == "none" and pending.relu:
-            clip = "relu"
+        if pending.rescales and is_narrow_symmetric((params.qmin, params.qmax), params.zero_point):
+            output = in_units_of_its_clip(stored_tensor(self.named(name), node, params), params)
+            return pending.close(self, pending, output, "relu_n1_to_1")
+        output = stored_tensor(self.named(name), node, params)
+        if pending.relu and output.lowest < output.zero_point:
             output = dataclasses.replace(output, lowest=output.zero_point)
-        if pending.kind is Add:
-            return self.append(add_operator(pending, output, clip))
-        if pending.kind is Mean:
-            return self.append(mean_operator(pending, output, clip))
-        if pending.kind is MultiplyConstant:
-            return self.append(multiply_operator(pending, output, clip))
-        return self._linear(pending, output, clip)
+        if output.lowest == -128:
+            return pending.close(self, pending, output, "none")
+        if output.lowest == output.zero_point:
+            return pending.close(self, pending, output, "relu")
+        return self._clipped_below(pending, output)
 
-    def _steps(self, x: Tensor, output: Tensor, quantizer: Quantizer, variables) -> Tensor:
-        """Emits a step for each level, and their sum, all of them in steps of the input."""
+    def _clipped_below(self, pending: Pending, output: Tensor) -> Tensor:
+        """A signed grid below 8 bits: int8's saturation is the upper clip, a MAXIMUM the lower one."""
+        unclipped = dataclasses.replace(output, name=self.named(f"{output.name}/unclipped"), lowest=-128, layer=None)
+        result = pending.close(self, dataclasses.replace(pending, layers=()), unclipped, "none")
+        return self.append(Maximum((result,), output, output.lowest, layers=pending.layers, sources=pending.inputs))
+
+    def _staircase(self, x: Tensor, output: Tensor, quantizer: Quantizer, variables) -> Tensor:
+        """Emits an operator for each threshold, and their sum, all of them on the scale of the input."""
         output = dataclasses.replace(output, scale=x.scale)
-        steps = [self.append(one) for one in step_operators(x, output, quantizer, variables)]
-        total = steps[0]
-        for count, one in enumerate(steps[1:], start=2):
-            total = self.append(Add((total, one), partial_sum(output, count), activation="none"))
+        operators = threshold_operators(x, output, quantizer, variables)
+        covered = {"layers": (output.layer,), "sources": (x,)}
+        if len(operators) == 1:
+            return self.append(dataclasses.replace(operators[0], **covered))
+        total, *others = [self.append(operator) for operator in operators]
+        for count, one in enumerate(others, start=2):
+            result = partial_sum(output, count)
+            total = self.append(Add((total, one), result, "none", **(covered if result is output else {})))
         return total
 
-    def _linear(self, pending: Pending, output: Tensor, clip: Activation) -> Tensor:
-        (x,) = pending.inputs
-        if pending.kind is FullyConnected and len(np.unique(pending.step)) > 1:
-            # A scale for each output, as batch norm leaves behind, is a convolution's.
-            weights = pending.weights.reshape(1, 1, *pending.weights.shape)
-            pending = dataclasses.replace(pending, kind=Convolution, weights=weights)
-        if pending.kind is FullyConnected:
-            return self.append(linear_operator(pending, x, output, clip))
-        result = output
-        x = self._image(x, f"{output.name}/image")
-        if len(output.shape) == 1:
-            result = dataclasses.replace(output, name=f"{output.name}/result", shape=(1, 1, *output.shape), layer=None)
-        self.append(linear_operator(pending, x, result, clip))
-        return result if result is output else self.append(Reshape((result,), output))
 
-    def _image(self, x: Tensor, name: str) -> Tensor:
-        """`x`, a vector reshaped to an image of one pixel."""
-        if len(x.shape) != 1:
-            return x
-        return self.append(Reshape((x,), dataclasses.replace(x, name=name, shape=(1, 1, *x.shape), layer=None)))
+def _new_name(name: str, names: set[str]) -> str:
+    """A name that is not among `names`, and now is."""
+    unique = next(one for count in itertools.count() if (one := f"{name}_{count}" if count else name) not in names)
+    names.add(unique)
+    return unique
+
+
+def float_name(node: Node) -> str:
+    """The name that a node's layer has in the float model."""
+    if not has_quantizer(node.layer):
+        return node.name
+    return node.name.replace(node.layer.name, node.layer.layer.name, 1)
+
+
+def stored_tensor(name: str, node: Node, params: QuantParams) -> Tensor:
+    """Where a quantizer's grid lies in int8.
+
+    Raises:
+      Problem, ValueError: int8 cannot hold it, with the numbers.
+    """
+    if params.axis is not None:
+        raise Problem("its grid has a scale for each channel; TFLite stores activations with one for all")
+    if params.spacing != 1:
+        raise Problem(
+            f"the levels of its grid lie {params.spacing} integers apart; kernels round to every integer: state the "
+            f"grid with {params.spacing} times the scale"
+        )
+    step = float(params.scale)
+    place = activation_levels_in_int8((params.qmin, params.qmax), params.zero_point)
+    return Tensor(name, node.shape, np.float32(step), place.zero_point, step, place.lowest, place.highest, node.name)
+
+
+def in_units_of_its_clip(tensor: Tensor, params: QuantParams) -> Tensor:
+    """The same levels around int8's zero, where RELU_N1_TO_1 clips at both ends."""
+    scale = np.float32(1 / params.qmax)
+    return dataclasses.replace(tensor, scale=scale, zero_point=0, lowest=params.qmin, highest=params.qmax)
 
 
 class _Upstream(Exception):

@@ -1,158 +1,97 @@
 """The integers of one operator: from a result in real numbers and the grid it is stored on."""
 
 import dataclasses
-from typing import Any
+import itertools
 
 import numpy as np
 
 from satkeras.models.bias_rounding import LARGEST_BIAS
-from satkeras.models.graph import Node
-from satkeras.quantizers.quant_params import QuantParams, int8_spread
-from tflite_export.plan import (
-    Activation,
-    Add,
-    Constant,
-    DepthwiseConvolution,
-    FullyConnected,
-    LinearOperator,
-    Mean,
-    MultiplyConstant,
-    Tensor,
-    Window,
-)
+from satkeras.quantizers.int8 import LARGEST_WEIGHT, narrowed
+from tflite_export.lowering.pending import Pending, Problem, WeightedSum
+from tflite_export.operators import Add, FullyConnected, LinearOperator, MultiplyConstant
+from tflite_export.plan import KERNELS, Activation, Tensor
 
-# What XNNPACK takes: a larger or smaller multiplier falls back to kernels that round twice.
+# What XNNPACK takes: a larger or smaller multiplier falls back to kernels that round twice, or does not load.
 LARGEST_MULTIPLIER = 2.0**8
 SMALLEST_MULTIPLIER = 2.0**-32
 SMALLEST_ADD_RATIO = 2.0**-10
 SMALLEST_PRODUCT_RATIO = 2.0**-16
-# The converter widens every range to at least 1e-6, and so changes any smaller step.
-SMALLEST_SCALE = np.float32(1e-6 / 254)
+# Below it a scale times a scale leaves float32's normal numbers.
+SMALLEST_SCALE = np.float32(2.0**-60)
+# An ADD's output scale moves in steps of this, relatively, and no farther than 40 of them.
+ADD_NUDGE = 1e-6
 
 
-class Problem(Exception):
-    """Why one layer cannot be lowered."""
+def add_operator(pending: Pending, output: Tensor, activation: Activation) -> Add:
+    """ADD; its output's scale moves by up to 4e-5 until all families of kernels agree on every pair of inputs.
 
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Pending:
-    """A result in real numbers: `step * (weights applied to the input's integers) * input step + bias`.
-
-    Attributes:
-      kind: the `Operator` class that will compute it.
-      inputs: the stored tensors it reads.
-      layers: names of the Keras layers it covers so far.
-      weights: integers on the training grid, channels last; None for operators without weights.
-      largest_weight: the largest integer of that grid.
-      step: float64 (channels,), the real size of one step of the weights, negative where batch norm flips the sign.
-      bias: float64 (channels,).
-      window: where the kernel lies.
-      relu: whether a ReLU follows; `ceiling` is its maximum.
+    Raises:
+      Problem: its inputs lie on grids that it cannot read.
     """
-
-    kind: type[Any]
-    inputs: tuple[Tensor, ...]
-    layers: tuple[str, ...]
-    weights: np.ndarray | Any = None
-    largest_weight: int = 1
-    step: np.ndarray | Any = None
-    bias: np.ndarray | Any = None
-    window: Window = Window()
-    relu: bool = False
-    ceiling: float = np.inf
-
-
-def activation_tensor(node: Node, params: QuantParams) -> tuple[Tensor, Activation]:
-    """Where a quantizer's grid lies in int8, and what must be fused for int8 to clip where the quantizer does.
-
-    256 levels fill int8. Fewer unsigned levels lie at its top, so that saturation is the upper clip and ReLU the lower
-    one. Fewer signed levels lie around zero in units of the clip value, so that RELU_N1_TO_1 clips at both ends.
-    """
-    step = float(params.scale)
-    if step < SMALLEST_SCALE:
-        raise Problem(f"its step is {step:g}; TFLite's converter cannot hold one below {SMALLEST_SCALE:g}")
-    levels = params.qmax - params.qmin + 1
-    if levels == 256:
-        zero_point, lowest, highest, scale, clip = (
-            params.zero_point - params.qmin - 128,
-            -128,
-            127,
-            params.scale,
-            "none",
-        )
-    elif params.qmin == params.zero_point:
-        zero_point = 127 - (params.qmax - params.qmin)
-        lowest, highest, scale, clip = zero_point, 127, params.scale, "relu"
-    else:
-        zero_point, lowest, highest, clip = 0, params.qmin, params.qmax, "relu_n1_to_1"
-        scale = np.float32(1 / params.qmax)
-    return Tensor(node.name, node.shape, np.float32(scale), zero_point, step, lowest, highest, node.name), clip
-
-
-def rescaled(x: Tensor) -> Pending:
-    """A stored tensor as the result of a multiplication by 1: the way to requantize it."""
-    return Pending(MultiplyConstant, (x,), ())
-
-
-def identity(x: Tensor) -> Pending:
-    """A stored tensor as the result of a 1x1 depthwise convolution: the way to rescale its channels, or shift them."""
-    channels = x.shape[-1]
-    return Pending(
-        DepthwiseConvolution,
-        (x,),
-        (),
-        weights=np.ones((1, 1, channels), np.int64),
-        step=np.ones(channels),
-        bias=np.zeros(channels),
-    )
-
-
-def add_operator(pending: Pending, output: Tensor, clip: Activation) -> Add:
-    """ADD; refuses inputs and outputs on grids that it cannot read or clip to."""
-    if clip == "relu_n1_to_1":
-        raise Problem("ADD cannot clip a signed grid below 8 bits at both ends")
     for x in pending.inputs:
-        if x.scale != np.float32(x.step):
-            raise Problem(f"ADD cannot read {x.name}, which is stored in units of its clip value")
+        _require_true_scale(x, "ADD")
         if not SMALLEST_ADD_RATIO <= x.scale / output.scale < LARGEST_MULTIPLIER:
-            raise Problem(f"the step of {x.name} is {x.scale / output.scale:g} times its own, beyond 2^-10 .. 2^8")
-    return Add(pending.inputs, output, layers=pending.layers, activation=clip)
-
-
-def mean_operator(pending: Pending, output: Tensor, clip: Activation) -> Mean:
-    """MEAN; refuses inputs and outputs on grids that it cannot read or clip to."""
-    (x,) = pending.inputs
-    if clip == "relu_n1_to_1" or (clip == "relu" and x.lowest < x.zero_point):
-        raise Problem("MEAN cannot clip")
-    if x.scale != np.float32(x.step):
-        raise Problem(f"MEAN cannot read {x.name}, which is stored in units of its clip value")
-    return Mean(pending.inputs, output, layers=pending.layers)
+            raise Problem(
+                f"the step of {x.name} is {x.scale / output.scale:g} times its own; ADD takes 2^-10 .. 2^8. Train on, "
+                "or calibrate anew: one of the two ranges is far from what the tensors hold"
+            )
+    planned = Add(pending.inputs, output, layers=pending.layers, activation=activation)
+    pairs = np.meshgrid(*(x.codes.astype(np.float32) for x in pending.inputs))
+    for nudge in sorted(range(-40, 41), key=abs):
+        scale = np.float32(float(output.scale) * (1 + nudge * ADD_NUDGE))
+        nudged = dataclasses.replace(planned, output=dataclasses.replace(output, scale=scale))
+        results = [np.asarray(nudged.compute(pairs, kernels)) for kernels in ("xnnpack", "reference")]
+        if np.array_equal(*results):
+            return nudged
+    return planned
 
 
 def multiply_operator(pending: Pending, output: Tensor, activation: Activation) -> MultiplyConstant:
     """The requantization of a stored tensor: MUL by 127 steps of a constant.
 
-    A tensor has 256 codes at most, so many multipliers make the same integers. The one that is taken stays clear of
-    those that would not: no code's product then lies midway between two levels, where XNNPACK rounds to even on x86 and
-    up on Arm, nor, where a grid is narrow, so close that rounding twice, as the reference kernels do, matters. Between
-    two grids of 8 bits it may.
+    A tensor has 256 codes at most, so many multipliers give the same integers. The one chosen stays clear of those that
+    would not: no code's product then lies midway between two levels, where XNNPACK rounds to even on x86 and up on Arm,
+    nor, where a grid is narrow, so close that rounding twice, as the reference kernels do, matters. Between two grids
+    of 8 bits it may; then the nearest multiplier is taken with which all families agree, if there is one.
+
+    Raises:
+      Problem: the output's steps are too small beside the input's.
     """
     (x,) = pending.inputs
     low, high = _equivalent_ratios(x, output, x.step / output.step)
-    ratio = np.clip(x.step / output.step, low + (high - low) / 4, high - (high - low) / 4)
+    middle = np.clip(x.step / output.step, low + (high - low) / 4, high - (high - low) / 4)
     # A smaller one is not for XNNPACK, and this one makes zeros of all codes, too.
-    ratio = max(ratio, 127 * SMALLEST_PRODUCT_RATIO * (1 + 1e-6))
+    smallest = 127 * SMALLEST_PRODUCT_RATIO * (1 + 1e-6)
+    ratio = max(middle, smallest)
     if ratio >= LARGEST_MULTIPLIER:
-        raise Problem(f"a step of its input is {ratio:g} of its own, beyond 2^8: its output range is tiny")
-    constant = Constant(127, np.float32(ratio * float(output.scale) / float(x.scale) / 127))
-    if constant.scale < SMALLEST_SCALE:
-        raise Problem(f"its step is {output.step:g}, too small beside its input's {x.step:g} for TFLite")
-    return MultiplyConstant(pending.inputs, output, layers=pending.layers, constant=constant, activation=activation)
+        raise Problem(
+            f"a step of its input is {ratio:g} of its own; TFLite takes less than 2^8: its range is tiny beside its "
+            "input's. Calibrate anew, or train on"
+        )
+    candidates = [ratio, *(low + (high - low) * share for share in np.linspace(0.1, 0.9, 9))]
+    operators = [
+        _multiply_by(max(candidate, smallest), pending, output, activation)
+        for candidate in candidates
+        if candidate < LARGEST_MULTIPLIER
+    ]
+    return next((operator for operator in operators if _families_agree(operator)), operators[0])
+
+
+def _multiply_by(ratio: float, pending: Pending, output: Tensor, activation: Activation) -> MultiplyConstant:
+    (x,) = pending.inputs
+    scale = np.float32(ratio * float(output.scale) / float(x.scale) / 127)
+    return MultiplyConstant(pending.inputs, output, 127, scale, 0, activation, layers=pending.layers)
+
+
+def _families_agree(operator: MultiplyConstant) -> bool:
+    codes = [operator.inputs[0].codes.astype(np.float32)]
+    results = [np.asarray(operator.compute(codes, kernels)) for kernels in KERNELS]
+    return all(np.array_equal(*pair) for pair in itertools.pairwise(results))
 
 
 def _equivalent_ratios(x: Tensor, output: Tensor, ratio: float) -> tuple[float, float]:
     """Between which ratios of steps every code of `x` rounds, ties away from zero, to the level it has at `ratio`."""
-    codes = np.arange(x.lowest, x.highest + 1, dtype=np.float64) - x.zero_point
+    codes = x.codes.astype(np.float64) - x.zero_point
     codes = codes[codes != 0]
     ends = output.lowest - output.zero_point, output.highest - output.zero_point
     # For a code below zero mirrored: then every code and its level rise with the ratio.
@@ -165,54 +104,95 @@ def _equivalent_ratios(x: Tensor, output: Tensor, ratio: float) -> tuple[float, 
 
 
 def linear_operator(pending: Pending, x: Tensor, output: Tensor, activation: Activation) -> LinearOperator:
-    """The integers of a weighted sum, weights spread over the whole of int8 (see `int8_spread`)."""
-    spread = int8_spread(pending.largest_weight)
-    weights = pending.weights * spread * np.where(pending.step < 0, -1, 1)
-    unit = np.abs(pending.step) / spread
+    """The integers of a weighted sum, weights spread over the whole of int8 (see `weight_spread`).
+
+    Raises:
+      Problem: int8, int32 or float32 cannot hold one of its numbers.
+    """
+    total = pending.total
+    weights = total.weights * total.spread * np.where(total.step < 0, -1, 1)
+    unit = np.abs(total.step) / total.spread
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        steps = pending.bias / (x.step * unit)
+        steps = total.bias / (x.step * unit)
     multiplier = x.step * unit / output.step
     to_file = (x.step / float(x.scale)) * (float(output.scale) / output.step)
     lost = (unit * to_file < SMALLEST_SCALE) | (np.abs(steps) > LARGEST_BIAS) | (multiplier < SMALLEST_MULTIPLIER)
     if lost.any():
-        weights, unit, steps = _constant_channels(pending, x, output, lost, weights, unit, steps)
+        weights, unit, steps = _constant_channels(total, x, output, lost, weights, unit, steps)
         multiplier = x.step * unit / output.step
-    if (unit * to_file).min() < SMALLEST_SCALE:
-        raise Problem(f"its output's step is {output.step:g}, too small beside its input's {x.step:g} for TFLite")
     if multiplier.max() >= LARGEST_MULTIPLIER:
-        raise Problem(f"a step of its sum is {multiplier.max():g} output steps, beyond 2^8: its output range is tiny")
-    bias = np.rint(steps)
-    fields = {"window": pending.window} if pending.kind is not FullyConnected else {}
-    return pending.kind(
+        raise Problem(
+            f"a step of its sum is {multiplier.max():g} output steps; TFLite takes less than 2^8: its output range is "
+            "tiny. Calibrate anew, or train on"
+        )
+    _require_weights_in_int8(total, weights)
+    window = {"window": total.window} if total.kind is not FullyConnected else {}
+    operator = total.kind(
         (x,),
         output,
         layers=pending.layers,
-        weights=weights.astype(np.int8),
+        weights=narrowed(weights, np.int8),
         weight_scale=(unit * to_file).astype(np.float32),
-        bias=bias.astype(np.int32),
+        bias=narrowed(np.rint(steps), np.int32),
         activation=activation,
-        **fields,
+        name=total.name,
+        constant_channels=tuple(np.flatnonzero(lost).tolist()),
+        **window,
     )
+    _require_sums_in_int32(operator)
+    return operator
 
 
-def _constant_channels(pending, x, output, lost, weights, unit, steps):
+def _require_weights_in_int8(total: WeightedSum, weights: np.ndarray) -> None:
+    beyond = np.abs(weights) > LARGEST_WEIGHT
+    if beyond.any():
+        channels = np.flatnonzero(beyond.reshape(-1, weights.shape[-1]).any(0))
+        raise Problem(
+            f"{int(beyond.sum())} of its weights are {int(weights[beyond].min())} .. {int(weights[beyond].max())} on "
+            f"their grid (channels {channels[:8].tolist()}), and TFLite's int8 weights end at -{LARGEST_WEIGHT} and "
+            f"{LARGEST_WEIGHT}: use a symmetric grid -127 .. 127, or 7 bits"
+        )
+
+
+def _require_sums_in_int32(operator: LinearOperator) -> None:
+    bounds = operator.bounds()
+    # Kernels that round twice shift a sum to the left, in int32, where its multiplier is above 1.
+    shifted = bounds * 2.0 ** np.maximum(np.ceil(np.log2(operator.exact_multiplier)), 0)
+    if shifted.max() >= 2**31:
+        worst = int(shifted.argmax())
+        raise Problem(
+            f"the sum of channel {worst} can reach {int(bounds[worst]):,} (weights, input and bias at their largest), "
+            f"int32 ends at {2**31 - 1:,} and wraps: shrink its input (pool before it), or give its weights fewer bits"
+        )
+
+
+def _constant_channels(total, x, output, lost, weights, unit, steps):
     """Channels whose weights are too small for the int32 bias (a batch norm's gamma near 0), if they are constant.
 
     Such a channel is stored exactly as zero weights and a bias of whole output steps, provided that its weighted sum
     cannot move its result off the level where the bias puts it.
     """
     reach = max(abs(x.lowest - x.zero_point), abs(x.highest - x.zero_point))
-    swing = np.abs(pending.weights).reshape(-1, len(unit)).sum(0) * reach * x.step * np.abs(pending.step) / output.step
-    level = pending.bias / output.step
+    swing = np.abs(total.weights).reshape(-1, len(unit)).sum(0) * reach * x.step * np.abs(total.step) / output.step
+    level = total.bias / output.step
     ends = output.lowest - output.zero_point, output.highest - output.zero_point
     low, high = (np.rint(np.clip(level + side, *ends)) for side in (-swing, swing))
     moving = lost & (low != high)
-    if moving.any() or pending.kind is FullyConnected:
+    if moving.any() or total.kind is FullyConnected:
         raise Problem(
             f"the weights of channels {np.flatnonzero(lost)[:8].tolist()} are so small beside their bias (is batch "
-            "norm's gamma near 0?) that int32 cannot hold the bias in steps of their sum"
+            "norm's gamma near 0?) that int32 cannot hold the bias in steps of their sum: set these gammas and biases "
+            "to 0, or train on"
         )
     finest = 2.0**-10
     weights = np.where(lost, 0, weights)
     unit = np.where(lost, finest * output.step / x.step, unit)
     return weights, unit, np.where(lost, low / finest, steps)
+
+
+def _require_true_scale(x: Tensor, builtin: str) -> None:
+    if x.in_clip_units:
+        raise Problem(
+            f"{builtin} cannot read {x.name}, a signed tensor below 8 bits: give it 8 bits by overrides= of the layer "
+            "that reads it"
+        )

@@ -1,27 +1,28 @@
-"""Running a file, every intermediate tensor visible."""
+"""Running a file in LiteRT, every intermediate tensor visible."""
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
-from tensorflow.lite.tools import flatbuffer_utils
+from tensorflow.lite.python import schema_py_generated as schema
 
-from tflite_export.file.match import match_operators
-from tflite_export.plan import Operator, Plan
+from tflite_export.file.reader import read_model
+from tflite_export.file.writer import packed
+from tflite_export.plan import Plan
 
-KERNELS = {
-    "default": OpResolverType.AUTO,
+RESOLVERS = {
+    "xnnpack": OpResolverType.AUTO,
     "builtin": OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
     "reference": OpResolverType.BUILTIN_REF,
 }
 
 
-def open_interpreter(content: bytes, kernels: str = "default") -> Interpreter:
+def open_interpreter(content: bytes, kernels: str = "xnnpack") -> Interpreter:
     """An allocated LiteRT interpreter.
 
     Args:
       content: the bytes of a `.tflite` file.
-      kernels: "default" (XNNPACK), "builtin" (without delegates) or "reference".
+      kernels: "xnnpack" (LiteRT's default), "builtin" (without delegates) or "reference".
     """
-    interpreter = Interpreter(model_content=content, experimental_op_resolver_type=KERNELS[kernels])
+    interpreter = Interpreter(model_content=content, experimental_op_resolver_type=RESOLVERS[kernels])
     interpreter.allocate_tensors()
     return interpreter
 
@@ -39,14 +40,18 @@ def run(interpreter: Interpreter, *inputs: np.ndarray) -> list[np.ndarray]:
     return [np.concatenate(column) for column in zip(*results, strict=True)]
 
 
-def expose(plan: Plan, content: bytes) -> tuple[bytes, list[Operator]]:
-    """The file with every planned operator's result as an output, and those operators in the same order.
+def expose(plan: Plan, content: bytes) -> bytes:
+    """The file with the result of every operator of its plan as an output, in the plan's order.
 
-    An interpreter's `preserve_all_tensors` does not reach into what a delegate computes; outputs do. RESHAPEs, which
-    compute nothing, are left out.
+    An interpreter's `preserve_all_tensors` does not reach into what a delegate computes; outputs do.
+
+    Args:
+      plan: the plan of the file.
+      content: the bytes of the file, equal to its plan (see `check_file`).
     """
-    model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
-    operators = match_operators(plan, model).operators
-    model.subgraphs[0].outputs = np.array([found.outputs[0] for _, found in operators], np.int32)
+    model = read_model(content)
+    graph = model.subgraphs[0]
+    before = sum(graph.tensors[index].type != schema.TensorType.INT8 for index in graph.inputs)
+    graph.outputs = [op.outputs[0] for op in graph.operators[before : before + len(plan.operators)]]
     model.signatureDefs = []
-    return bytes(flatbuffer_utils.convert_object_to_bytearray(model)), [planned for planned, _ in operators]
+    return packed(model)

@@ -1,9 +1,11 @@
-"""What an export and its verification found: values, as JSON and as a table."""
+"""What an export wrote and its verification found: values, as JSON and as a table."""
 
 import dataclasses
 import json
+import os
 from collections.abc import Mapping
 
+from satkeras.files import require_writable, write_whole
 from satkeras.reports.summary import table
 
 
@@ -19,7 +21,9 @@ class TensorComparison:
       file_largest: the largest such difference, in levels.
       layer_differs: integers that differ between the twin and the training model's layer, both fed the twin's input;
         None where the training model has no such layer.
-      layer_largest: the largest such difference, in levels.
+      layer_farthest: how far the layer's float result is from the twin's integer at most, in levels.
+      layer_bound: how far beyond half a level float32 explains.
+      layer_beyond: integers farther than that: none, or the file is wrong.
       model_differs: integers that differ between the file and the training model, each fed nothing but the images.
     """
 
@@ -29,8 +33,25 @@ class TensorComparison:
     file_differs: int
     file_largest: int
     layer_differs: int | None
-    layer_largest: int | None
+    layer_farthest: float
+    layer_bound: float
+    layer_beyond: int
     model_differs: int | None
+
+
+@dataclasses.dataclass(frozen=True)
+class FamilyResult:
+    """What one family of kernels answers, computed by its integer twin.
+
+    Attributes:
+      kernels: its name.
+      same_answers: share of images where it answers as the training model does.
+      accuracy: share of right answers; None without labels.
+    """
+
+    kernels: str
+    same_answers: float
+    accuracy: float | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,17 +60,23 @@ class Verification:
 
     Attributes:
       images: how many.
-      kernels: which of LiteRT's kernels ran: "default" (XNNPACK), "builtin" or "reference".
-      top1_agreement: share of images where the training model and the file have the same largest output.
+      kernels: which of LiteRT's kernels ran: "xnnpack" (its default) or "reference".
+      top1_agreement: share of images where the training model and the file answer alike.
       twin_top1_agreement: the same for the twin and the file.
+      answer: what an answer is: the largest output, or the side of a threshold.
       tensors: one comparison for each operator, in the order of computation.
+      model_accuracy: the training model's share of right answers; None without labels.
+      families: what each family of kernels answers.
     """
 
     images: int
     kernels: str
     top1_agreement: float
     twin_top1_agreement: float
+    answer: str
     tensors: tuple[TensorComparison, ...]
+    model_accuracy: float | None = None
+    families: tuple[FamilyResult, ...] = ()
 
     @property
     def differing(self) -> int:
@@ -66,6 +93,13 @@ class Verification:
         """The largest share of elements, over all layers, where the training model's layer and the twin differ."""
         shares = [t.layer_differs / t.elements for t in self.tensors if t.layer_differs is not None]
         return max(shares, default=0.0)
+
+    def _family_lines(self) -> list[str]:
+        lines = [f"accuracy, training model: {self.model_accuracy:.2%}"] if self.model_accuracy is not None else []
+        for family in self.families:
+            accuracy = "" if family.accuracy is None else f", accuracy {family.accuracy:.2%}"
+            lines.append(f"{family.kernels} kernels: same answers {family.same_answers:.2%}{accuracy}")
+        return lines
 
     def __str__(self):
         rows = [
@@ -86,7 +120,8 @@ class Verification:
             [
                 f"{self.images} images, LiteRT's {self.kernels} kernels",
                 f"integers that differ between twin and file: {self.differing:,} ({where})",
-                f"top-1 agreement, training model and file: {self.top1_agreement:.2%}",
+                f"same answers ({self.answer}), training model and file: {self.top1_agreement:.2%}",
+                *self._family_lines(),
                 "",
                 table(heads, rows),
                 "",
@@ -97,17 +132,40 @@ class Verification:
 
 
 @dataclasses.dataclass(frozen=True)
+class OperatorSummary:
+    """One operator of the file.
+
+    Attributes:
+      name: the tensor that it writes, by its name in the file.
+      operator: the builtin operator.
+      version: of the operator.
+      runs_in: who runs it in LiteRT's default interpreter, "XNNPACK" or "builtin" kernels.
+      constant_bytes: of its kernel, bias and other constants, as stored.
+    """
+
+    name: str
+    operator: str
+    version: int
+    runs_in: str
+    constant_bytes: int
+
+
+@dataclasses.dataclass(frozen=True)
 class Report:
-    """What `export_tflite` made.
+    """What an export wrote.
 
     Attributes:
       path: the file.
       file_bytes: its size.
-      weight_bytes: how many of them are int8 weights.
-      operators: how often each builtin operator occurs in the plan.
+      weight_bytes: how many of them are quantized weights.
+      operators: how often each builtin operator occurs in the file.
       input_type: type of the file's inputs.
       output_type: type of its outputs.
-      verification: None unless there was data to verify with.
+      weight_storage: "int8" or "packed".
+      min_runtime: the first TensorFlow whose runtime has all operators.
+      operator_summaries: one for each operator of the file, in its order.
+      warnings: what to know before the file is shipped.
+      verification: None where the export was told to skip it.
     """
 
     path: str
@@ -116,18 +174,55 @@ class Report:
     operators: Mapping[str, int]
     input_type: str
     output_type: str
+    weight_storage: str
+    min_runtime: str
+    operator_summaries: tuple[OperatorSummary, ...]
+    warnings: tuple[str, ...] = ()
     verification: Verification | None = None
 
     def to_json(self) -> str:
         """Everything in the report, as indented JSON."""
         return json.dumps(dataclasses.asdict(self), indent=2)
 
+    def save_node_data(self, path: str | os.PathLike) -> None:
+        """Writes, for each operator, the share of integers that differ from the training model's layer.
+
+        The file is custom node data of Model Explorer (AI Edge): load it beside the `.tflite` file, and its operators
+        are coloured.
+
+        Args:
+          path: where the JSON goes, whole or not at all.
+
+        Raises:
+          ValueError: the export was not verified, or the path cannot be written.
+        """
+        if self.verification is None:
+            raise ValueError(
+                "Node data need a verification. Received: a report without one; call export_tflite(model, path, "
+                "verify_data=images)"
+            )
+        compared = {tensor.name: tensor for tensor in self.verification.tensors if tensor.layer_differs is not None}
+        results = {
+            summary.name: {"value": 100 * compared[summary.name].layer_differs / compared[summary.name].elements}
+            for summary in self.operator_summaries
+            if summary.name in compared
+        }
+        gradient = [{"stop": 0, "bgColor": "#ffffff"}, {"stop": 1, "bgColor": "#d73027"}]
+        write_whole(
+            require_writable(path),
+            json.dumps({"main": {"results": results, "gradient": gradient}}, indent=2).encode(),
+        )
+
     def __str__(self):
         operators = ", ".join(f"{name} x{count}" for name, count in self.operators.items())
+        outside = [summary.operator for summary in self.operator_summaries if summary.runs_in == "builtin"]
+        builtin = ", ".join(f"{name} x{outside.count(name)}" for name in dict.fromkeys(outside)) or "none"
         lines = [
-            f"{self.path}: {self.file_bytes:,} bytes, {self.weight_bytes:,} of them weights, "
-            f"{self.input_type} in, {self.output_type} out",
+            f"{self.path}: {self.file_bytes:,} bytes, {self.weight_bytes:,} of them weights ({self.weight_storage}), "
+            f"{self.input_type} in, {self.output_type} out, TFLite {self.min_runtime} or newer",
             f"operators: {operators}",
+            f"outside XNNPACK, in builtin kernels: {builtin}",
+            *(f"note: {warning}" for warning in self.warnings),
         ]
         return "\n".join([*lines, "", str(self.verification)] if self.verification else lines)
 

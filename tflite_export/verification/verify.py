@@ -1,61 +1,119 @@
 """The twin, the training model and the interpreter side by side, on the same images."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
 
 from satkeras._compat import keras
+from satkeras.models.bias_rounding import with_rounded_bias
 from satkeras.models.graph import read_graph
-from tflite_export.plan import Operator, Plan, Reshape, Tensor
+from satkeras.models.insertion import quantizes_tensor
+from satkeras.quantizers.int8 import narrowed
+from tflite_export.plan import Operator, Plan, Tensor
+from tflite_export.verification.answers import Answers
 from tflite_export.verification.interpreter import expose, open_interpreter, run
-from tflite_export.verification.report import TensorComparison, Verification
+from tflite_export.verification.report import FamilyResult, TensorComparison, Verification
 from tflite_export.verification.twin import twin_tensors
 
 BATCH = 50
 
 
 def verify(
-    model: keras.Model, plan: Plan, content: bytes, images: Sequence[np.ndarray], kernels: str = "default"
+    model: keras.Model,
+    plan: Plan,
+    content: bytes,
+    images: Sequence[np.ndarray],
+    kernels: str = "xnnpack",
+    labels: np.ndarray | None = None,
+    families: Sequence[str] = (),
 ) -> Verification:
     """Compares what the twin, the training model and the file compute, tensor by tensor.
 
     Args:
       model: the quantized model that the plan was made from.
       plan: the plan of the file.
-      content: the bytes of the file.
+      content: the bytes of the file, equal to its plan.
       images: for each input of the model, real values of shape (n, ...), within the model's input range.
-      kernels: which of LiteRT's kernels to run: "default" (XNNPACK), "builtin" or "reference".
+      kernels: whose kernels run the file and whose arithmetic the twin follows: "xnnpack" (LiteRT's default) or
+        "reference" (LiteRT's reference kernels).
+      labels: the right answers, (n,), for the accuracy.
+      families: further families of kernels whose answers are reported, from their twins.
 
     Raises:
       ValueError: the images do not fit the model's inputs.
     """
     codes = [input_codes(x, values) for x, values in zip(plan.inputs, images, strict=True)]
-    twin, file, training = twin_tensors(plan), _File(plan, content, kernels), _Training(model, plan)
-    answer = _before_reshapes(plan, plan.outputs[0])
-    counts = {operator: _Counts() for operator in file.operators}
-    agreeing = {"model": 0, "twin": 0}
+    twins = {family: twin_tensors(plan, family) for family in dict.fromkeys((kernels, *families))}
+    # A float32 layer rounds once, as XNNPACK does.
+    once = twins.get("xnnpack") or twin_tensors(plan, "xnnpack")
+    interpreter = open_interpreter(expose(plan, content), kernels)
+    training = _Training(model, plan)
+    counts = {operator: _Counts(bound=training.bound(operator)) for operator in plan.operators}
+    answers = Answers(plan.outputs[0], labels)
     for start in range(0, len(codes[0]), BATCH):
         batch = [values[start : start + BATCH] for values in codes]
-        from_twin, from_file = twin(batch), file.tensors(batch)
+        from_twins = {family: twin(batch) for family, twin in twins.items()}
+        from_once = from_twins.get("xnnpack") or once(batch)
+        from_file = _run(interpreter, plan, batch)
         from_model, output = training.tensors(batch)
         for operator, count in counts.items():
             tensor = operator.output
-            count.add_file(from_twin[tensor], from_file[tensor])
+            count.add_file(from_twins[kernels][tensor], from_file[tensor])
             if operator.layers:
-                count.add_layer(from_twin[tensor], training.layer(operator, [from_twin[x] for x in operator.inputs]))
+                sources = operator.sources or operator.inputs
+                count.add_layer(from_once[tensor], training.layer(operator, [from_once[x] for x in sources]), tensor)
             if tensor in from_model:
                 count.add_model(from_file[tensor], from_model[tensor])
-        best = _top1(from_file[answer])
-        agreeing["model"] += int(np.count_nonzero(best == _top1(output)))
-        agreeing["twin"] += int(np.count_nonzero(best == _top1(from_twin[answer])))
-    total = len(codes[0])
-    tensors = tuple(
-        TensorComparison(name=operator.output.name, operator=operator.builtin, **dataclasses.asdict(count))
-        for operator, count in counts.items()
+        answers.add("model", output, real=True)
+        answers.add("file", from_file[plan.outputs[0]])
+        for family, values in from_twins.items():
+            answers.add(family, values[plan.outputs[0]])
+    return Verification(
+        images=len(codes[0]),
+        kernels=kernels,
+        top1_agreement=answers.agreement("model", "file"),
+        twin_top1_agreement=answers.agreement(kernels, "file"),
+        answer=answers.kind,
+        tensors=tuple(count.comparison(operator) for operator, count in counts.items()),
+        model_accuracy=answers.accuracy("model"),
+        families=tuple(
+            FamilyResult(family, answers.agreement(family, "model"), answers.accuracy(family)) for family in twins
+        ),
     )
-    return Verification(total, kernels, agreeing["model"] / total, agreeing["twin"] / total, tensors)
+
+
+def breaches(verification: Verification) -> list[tuple[str, str]]:
+    """`(tensor, reason)` wherever the file and its twin differ, or a training layer and the twin beyond rounding."""
+    found = []
+    for tensor in verification.tensors:
+        if tensor.file_differs:
+            found.append(
+                (
+                    tensor.name,
+                    f"{tensor.file_differs:,} of {tensor.elements:,} integers differ between the file, run by "
+                    f"{verification.kernels} kernels, and its integer twin, by up to {tensor.file_largest}",
+                )
+            )
+        if tensor.layer_beyond:
+            found.append(
+                (
+                    tensor.name,
+                    f"{tensor.layer_beyond:,} of {tensor.elements:,} integers are not the training model's: its layer, "
+                    f"fed the same input, is up to {tensor.layer_farthest:.3g} levels away, and rounding explains "
+                    f"{0.5 + tensor.layer_bound:.3g}",
+                )
+            )
+    return found
+
+
+def random_images(plan: Plan) -> list[np.ndarray]:
+    """A few images of noise for each input, over its whole range, in real values."""
+    size = max(int(np.prod(x.shape)) for x in plan.inputs)
+    count = int(np.clip(200_000 // size, 1, 8))
+    rng = np.random.default_rng(0)
+    return [_real(x, rng.integers(-128, 128, (count, *x.shape))) for x in plan.inputs]
 
 
 def input_codes(x: Tensor, values) -> np.ndarray:
@@ -85,18 +143,20 @@ def input_codes(x: Tensor, values) -> np.ndarray:
             f"verify_data must be in the units of the model's input range {low:g} .. {high:g}. Received: values from "
             f"{values.min():g} to {values.max():g}, a step or two of it"
         )
-    return codes.astype(np.uint8)
+    return narrowed(codes, np.uint8)
 
 
 @dataclasses.dataclass
 class _Counts:
     """Running totals of one operator's comparison; see `TensorComparison`."""
 
+    bound: float
     elements: int = 0
     file_differs: int = 0
     file_largest: int = 0
     layer_differs: int | None = None
-    layer_largest: int | None = None
+    layer_farthest: float = 0.0
+    layer_beyond: int = 0
     model_differs: int | None = None
 
     def add_file(self, twin, file):
@@ -105,28 +165,40 @@ class _Counts:
         self.file_differs += int(np.count_nonzero(difference))
         self.file_largest = max(self.file_largest, int(difference.max(initial=0)))
 
-    def add_layer(self, twin, layer):
-        difference = np.abs(twin.ravel() - layer.ravel())
-        self.layer_differs = (self.layer_differs or 0) + int(np.count_nonzero(difference))
-        self.layer_largest = max(self.layer_largest or 0, int(difference.max(initial=0)))
+    def add_layer(self, twin, layer: np.ndarray, tensor: Tensor):
+        """`layer` is the float result, in levels from int8's zero."""
+        clipped = np.clip(layer.ravel(), tensor.lowest, tensor.highest)
+        distance = np.abs(clipped - twin.ravel())
+        differs = np.floor(clipped + 0.5) != twin.ravel()  # as fake quantization rounds a tie
+        self.layer_differs = (self.layer_differs or 0) + int(np.count_nonzero(differs))
+        self.layer_farthest = max(self.layer_farthest, float(distance.max(initial=0)))
+        self.layer_beyond += int(np.count_nonzero(~(distance <= 0.5 + self.bound)))
 
     def add_model(self, file, model):
         self.model_differs = (self.model_differs or 0) + int(np.count_nonzero(file.ravel() != model.ravel()))
 
+    def comparison(self, operator: Operator) -> TensorComparison:
+        return TensorComparison(
+            name=operator.output.name,
+            operator=operator.builtin,
+            elements=self.elements,
+            file_differs=self.file_differs,
+            file_largest=self.file_largest,
+            layer_differs=self.layer_differs,
+            layer_farthest=self.layer_farthest,
+            layer_bound=self.bound,
+            layer_beyond=self.layer_beyond,
+            model_differs=self.model_differs,
+        )
 
-class _File:
-    """The file's integers, computed by LiteRT."""
 
-    def __init__(self, plan: Plan, content: bytes, kernels: str):
-        self.plan = plan
-        exposed, self.operators = expose(plan, content)
-        self.interpreter = open_interpreter(exposed, kernels)
-
-    def tensors(self, codes) -> dict[Tensor, np.ndarray]:
-        dtypes = [detail["dtype"] for detail in self.interpreter.get_input_details()]
-        inputs = [_as(dtype, x, values) for dtype, x, values in zip(dtypes, self.plan.inputs, codes, strict=True)]
-        results = run(self.interpreter, *inputs)
-        return {op.output: value.astype(np.int32) for op, value in zip(self.operators, results, strict=True)}
+def _run(interpreter, plan: Plan, codes) -> dict[Tensor, np.ndarray]:
+    """The integers of all tensors of a file, computed by LiteRT."""
+    dtypes = [detail["dtype"] for detail in interpreter.get_input_details()]
+    inputs = [_as(dtype, x, values) for dtype, x, values in zip(dtypes, plan.inputs, codes, strict=True)]
+    return {
+        tensor: value.astype(np.int32) for tensor, value in zip(plan.tensors, run(interpreter, *inputs), strict=True)
+    }
 
 
 class _Training:
@@ -149,18 +221,31 @@ class _Training:
         }
         return tensors, np.asarray(self.predict(inputs, training=False))
 
+    def bound(self, operator: Operator) -> float:
+        """How far beyond half a level an operator's layers may be from it, in levels; any distance in 16 bits."""
+        layers = [self.nodes[name].layer for name in operator.layers]
+        return operator.slack() if all(layer.compute_dtype == "float32" for layer in layers) else np.inf
+
     def layer(self, operator: Operator, inputs: list[np.ndarray]) -> np.ndarray:
-        """The result of an operator's layers, fed the twin's integers."""
+        """The float result of an operator's layers, fed the twin's integers, in levels from int8's zero.
+
+        A last layer that only rounds to evenly spaced levels is left out.
+        """
         shapes = [parent.shape for parent in self.nodes[operator.layers[0]].inputs]
-        real = [
-            _real(x, values).reshape(-1, *shape)
-            for x, values, shape in zip(operator.inputs, inputs, shapes, strict=True)
-        ]
+        sources = operator.sources or operator.inputs
+        real = [_real(x, values).reshape(-1, *shape) for x, values, shape in zip(sources, inputs, shapes, strict=True)]
         value = real if len(real) > 1 else real[0]
         for name in operator.layers:
             layer = self.nodes[name].layer
-            value = layer(value, training=False) if layer._expects_training_arg else layer(value)
-        return _integers(operator.output, value)
+            if name == operator.layers[-1] and _rounds_evenly(layer):
+                value = with_rounded_bias(value, layer)
+            else:
+                value = layer(value, training=False) if layer._expects_training_arg else layer(value)
+        return np.asarray(value, np.float64) / operator.output.step + operator.output.zero_point
+
+
+def _rounds_evenly(layer) -> bool:
+    return quantizes_tensor(layer) and not layer.quantize_config.quantizer.reads_8_bits
 
 
 def _as(dtype, x: Tensor, codes: np.ndarray) -> np.ndarray:
@@ -168,7 +253,7 @@ def _as(dtype, x: Tensor, codes: np.ndarray) -> np.ndarray:
     if dtype == np.uint8:
         return codes
     integers = codes.astype(np.int32) - 128
-    return integers.astype(np.int8) if dtype == np.int8 else _real(x, integers)
+    return narrowed(integers, np.int8) if dtype == np.int8 else _real(x, integers)
 
 
 def _real(x: Tensor, integers: np.ndarray) -> np.ndarray:
@@ -178,14 +263,3 @@ def _real(x: Tensor, integers: np.ndarray) -> np.ndarray:
 def _integers(tensor: Tensor, values) -> np.ndarray:
     levels = np.rint(np.asarray(values, np.float64) / tensor.step) + tensor.zero_point
     return np.clip(levels, -128, 127).astype(np.int32)
-
-
-def _top1(values: np.ndarray) -> np.ndarray:
-    return values.reshape(len(values), -1).argmax(-1)
-
-
-def _before_reshapes(plan: Plan, tensor: Tensor) -> Tensor:
-    writers: Mapping[Tensor, Operator] = {operator.output: operator for operator in plan.operators}
-    while isinstance(writers.get(tensor), Reshape):
-        (tensor,) = writers[tensor].inputs
-    return tensor

@@ -1,0 +1,45 @@
+"""Average pools that predict as the file does: on the grid of what they pool."""
+
+import tensorflow as tf
+
+from satkeras._compat import first_call, keras, serializable
+from satkeras.models.stored import stored_grid
+
+
+class _OnGrid:
+    """At inference the mean is rounded to the grid that its input is stored on, as AVERAGE_POOL_2D rounds it.
+
+    All runtimes round that operator alike, and none of the others that average. In training the mean is not rounded.
+    """
+
+    @tf.autograph.experimental.do_not_convert
+    def call(self, inputs, training=None):
+        mean = super().call(inputs)  # type: ignore[misc]
+        call = first_call(self)
+        grid = None if training or call is None else stored_grid(call.parent_nodes[0])
+        if grid is None:
+            return mean
+        step, zero_point = (tf.cast(number, tf.float32) for number in grid)
+        integers = tf.round(tf.cast(inputs, tf.float32) / step)
+        count = self._sums(tf.ones_like(integers))
+        total = self._sums(integers) + count * zero_point
+        # To nearest, ties away from int8's zero.
+        level = tf.sign(total) * tf.floor((tf.abs(total) + tf.floor(count / 2)) / count)
+        return tf.cast(step * (level - zero_point), mean.dtype)
+
+
+@serializable
+class GridGlobalAveragePooling2D(_OnGrid, keras.layers.GlobalAveragePooling2D):
+    """Keras' GlobalAveragePooling2D on the grid of its input."""
+
+    def _sums(self, x):
+        return tf.reduce_sum(x, (1, 2), keepdims=self.keepdims)
+
+
+@serializable
+class GridAveragePooling2D(_OnGrid, keras.layers.AveragePooling2D):
+    """Keras' AveragePooling2D on the grid of its input."""
+
+    def _sums(self, x):
+        ones = tf.ones((*self.pool_size, x.shape[-1], 1), x.dtype)
+        return tf.nn.depthwise_conv2d(x, ones, (1, *self.strides, 1), self.padding.upper())

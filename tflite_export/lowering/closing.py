@@ -1,0 +1,54 @@
+"""How a pending result becomes operators, once the grid it is stored on is known."""
+
+import dataclasses
+
+import numpy as np
+
+from tflite_export.lowering.pending import Pending, WeightedSum
+from tflite_export.lowering.requantize import add_operator, linear_operator, multiply_operator
+from tflite_export.operators import Convolution, DepthwiseConvolution, FullyConnected, Reshape
+from tflite_export.plan import Activation, Tensor
+
+
+def requantized(x: Tensor) -> Pending:
+    """A stored tensor as the result of a multiplication by 1: the way to another grid."""
+    return Pending((x,), (), close_product)
+
+
+def identity(x: Tensor) -> Pending:
+    """A stored tensor as the result of a 1x1 depthwise convolution: the way to rescale its channels, or shift them."""
+    channels = x.shape[-1]
+    ones = np.ones((1, 1, channels), np.int64)
+    total = WeightedSum(DepthwiseConvolution, f"{x.name}/ones", ones, 127, np.ones(channels), np.zeros(channels))
+    return Pending((x,), (), close_sum, total)
+
+
+def close_add(walk, pending: Pending, output: Tensor, activation: Activation) -> Tensor:
+    """ADD."""
+    return walk.append(add_operator(pending, output, activation))
+
+
+def close_product(walk, pending: Pending, output: Tensor, activation: Activation) -> Tensor:
+    """MUL by a constant."""
+    return walk.append(multiply_operator(pending, output, activation))
+
+
+def close_sum(walk, pending: Pending, output: Tensor, activation: Activation) -> Tensor:
+    """CONV_2D, DEPTHWISE_CONV_2D or FULLY_CONNECTED, between RESHAPEs where a vector needs an image's operator."""
+    (x,), total = pending.inputs, pending.total
+    if total.kind is FullyConnected and len(np.unique(total.step)) > 1:
+        # A scale for each output, as batch norm leaves behind, is a convolution's.
+        weights = total.weights.reshape(1, 1, *total.weights.shape)
+        total = dataclasses.replace(total, kind=Convolution, weights=weights)
+        pending = dataclasses.replace(pending, total=total)
+    if total.kind is FullyConnected or len(x.shape) == 3:
+        return walk.append(linear_operator(pending, x, output, activation))
+    image = dataclasses.replace(x, name=walk.named(f"{output.name}/image"), shape=(1, 1, *x.shape), layer=None)
+    pixel = dataclasses.replace(
+        output, name=walk.named(f"{output.name}/pixel"), shape=(1, 1, *output.shape), layer=None
+    )
+    walk.append(Reshape((x,), image))
+    operator = linear_operator(pending, image, pixel, activation)
+    # An ADD's scale may be moved, a sum's never is: the copy has the sum's grid.
+    walk.append(operator)
+    return walk.append(Reshape((operator.output,), output))

@@ -1,0 +1,217 @@
+"""Weighted sums: CONV_2D, DEPTHWISE_CONV_2D, FULLY_CONNECTED."""
+
+import abc
+import dataclasses
+from typing import Literal
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.lite.python import schema_py_generated as schema
+
+from satkeras.quantizers.int8 import narrowed
+from tflite_export.operators.activation import CODES, stored
+from tflite_export.operators.arithmetic import EXACT_IN_FLOAT32, away_from_zero, opaque, round_once, round_twice
+from tflite_export.plan import Activation, Constant, Operator
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Window:
+    """Where a kernel or pool lies on its input: Keras' arguments of these names."""
+
+    strides: tuple[int, int] = (1, 1)
+    padding: Literal["SAME", "VALID"] = "VALID"
+    dilations: tuple[int, int] = (1, 1)
+
+    @property
+    def padding_code(self) -> int:
+        """The padding in TFLite's schema."""
+        return getattr(schema.Padding, self.padding)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LinearOperator(Operator):
+    """A weighted sum with its requantization: `clamp(round(m (sum w (x - zero) + b)) + zero)`.
+
+    `m` is `input scale * weight_scale / output scale`, one for each output channel.
+
+    Attributes:
+      weights: int8; the shape is the subclass's, output channels last.
+      weight_scale: float32 (channels,).
+      bias: int32 (channels,), in steps of `input scale * weight_scale`.
+      activation: what is fused into it.
+      name: of the Keras layer whose kernel it holds.
+      bits: 4 or 2 where the file packs the weights.
+      constant_channels: channels whose weights are stored as zeros, since they cannot move the output's level.
+    """
+
+    weights: np.ndarray
+    weight_scale: np.ndarray
+    bias: np.ndarray
+    activation: Activation
+    name: str = dataclasses.field(kw_only=True, default="linear")
+    bits: int = dataclasses.field(kw_only=True, default=8)
+    constant_channels: tuple[int, ...] = dataclasses.field(kw_only=True, default=())
+
+    @property
+    def bias_scale(self) -> np.ndarray:
+        """float32 (channels,): the size of a step of the bias."""
+        return self.inputs[0].scale * self.weight_scale
+
+    @property
+    def multiplier(self) -> np.ndarray:
+        """float32 (channels,), rounded as XNNPACK rounds it."""
+        return self.inputs[0].scale * self.weight_scale / self.output.scale
+
+    @property
+    def exact_multiplier(self) -> np.ndarray:
+        """float64 (channels,), as the kernels that round twice compute it."""
+        return np.float64(self.inputs[0].scale) * self.weight_scale.astype(np.float64) / np.float64(self.output.scale)
+
+    def bounds(self) -> np.ndarray:
+        """int64 (channels,): what no partial sum's magnitude exceeds, the bias included, for any input.
+
+        Padding adds zeros, so each term reaches from its lowest to its highest or zero.
+        """
+        (x,) = self.inputs
+        weights = self.weights.reshape(-1, len(self.bias)).astype(np.int64)
+        ends = weights * (x.lowest - x.zero_point), weights * (x.highest - x.zero_point)
+        above = np.maximum(np.maximum(*ends), 0).sum(0)
+        below = np.maximum(-np.minimum(*ends), 0).sum(0)
+        return np.maximum(above, below) + np.abs(self.bias.astype(np.int64))
+
+    def slack(self):
+        """A float32 sum errs by some roundings of its largest term; so does a batch norm by those of its offset."""
+        multiplier = np.abs(self.multiplier.astype(np.float64))
+        bias = 0.5 * multiplier.max() if self.bits < 8 else 0.0  # rounded to the steps of unspread weights
+        return float(min(0.25, 1e-3 + 4 * 2.0**-24 * (self.bounds() * multiplier).max(initial=0)) + bias)
+
+    def compute(self, values, kernels):
+        dtype = tf.float32 if self.bounds().max() < EXACT_IN_FLOAT32 else tf.float64
+        x = tf.cast(values[0] - self.inputs[0].zero_point, dtype)
+        total = self.weighted_sum(x, opaque(self.weights, dtype)) + opaque(self.bias, dtype)
+        return stored(self.rounded(total, kernels), self.output, self.activation)
+
+    def rounded(self, total, kernels: str):
+        """Output steps of an exact sum, float32."""
+        if kernels == "xnnpack":
+            return round_once(total, self.multiplier)
+        return round_twice(total, self.exact_multiplier)
+
+    @abc.abstractmethod
+    def weighted_sum(self, x, weights):
+        """The exact sums without the bias; `x` is centred, both are floats of one dtype."""
+
+    @abc.abstractmethod
+    def stored_weights(self) -> tuple[np.ndarray, int]:
+        """The weights in the file's layout, and the axis of their output channels there."""
+
+    def constants(self):
+        values, axis = self.stored_weights()
+        kernel = Constant(f"{self.name}/kernel", values, self.weight_scale, axis=axis, bits=self.bits)
+        return kernel, Constant(f"{self.name}/bias", self.bias, self.bias_scale)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Convolution(LinearOperator):
+    """CONV_2D; weights (height, width, in, out)."""
+
+    builtin = "CONV_2D"
+    version = 3
+    window: Window = Window()
+
+    def weighted_sum(self, x, weights):
+        window = self.window
+        return tf.nn.conv2d(x, weights, window.strides, window.padding, dilations=window.dilations)
+
+    def stored_weights(self):
+        return self.weights.transpose(3, 0, 1, 2), 0
+
+    def options(self):
+        options = schema.Conv2DOptionsT()
+        options.fusedActivationFunction = CODES[self.activation]
+        options.padding = self.window.padding_code
+        options.strideH, options.strideW = self.window.strides
+        options.dilationHFactor, options.dilationWFactor = self.window.dilations
+        return options
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class DepthwiseConvolution(LinearOperator):
+    """DEPTHWISE_CONV_2D with multiplier 1; weights (height, width, channels)."""
+
+    builtin = "DEPTHWISE_CONV_2D"
+    version = 3
+    window: Window = Window()
+
+    def weighted_sum(self, x, weights):
+        window, strides = self.window, (1, *self.window.strides, 1)
+        return tf.nn.depthwise_conv2d(x, weights[..., None], strides, window.padding, dilations=window.dilations)
+
+    def stored_weights(self):
+        return self.weights[None], 3
+
+    def options(self):
+        options = schema.DepthwiseConv2DOptionsT()
+        options.fusedActivationFunction = CODES[self.activation]
+        options.padding = self.window.padding_code
+        options.strideH, options.strideW = self.window.strides
+        options.dilationHFactor, options.dilationWFactor = self.window.dilations
+        options.depthMultiplier = 1
+        return options
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FullyConnected(LinearOperator):
+    """FULLY_CONNECTED; weights (in, out).
+
+    With int8 weights it has one weight scale for all outputs: runtimes up to TFLite 2.9 compute another wrongly. With
+    packed weights it has one for each, and stands for a 1x1 convolution too.
+    """
+
+    builtin = "FULLY_CONNECTED"
+
+    @property
+    def version(self) -> int:  # type: ignore[override]
+        """4 for int8 weights; 10 and 14 for those of 4 and 2 bits."""
+        return {8: 4, 4: 10, 2: 14}[self.bits]
+
+    @property
+    def runtime(self) -> str:  # type: ignore[override]
+        """The first TensorFlow whose runtime takes weights of this width."""
+        return {8: "1.14.0", 4: "2.11.0", 2: "2.21.0"}[self.bits]
+
+    @property
+    def has_one_scale(self) -> bool:
+        """Whether one weight scale serves all outputs."""
+        return self.bits == 8
+
+    def weighted_sum(self, x, weights):
+        return tf.tensordot(x, weights, 1)
+
+    def rounded(self, total, kernels):
+        if kernels == "reference":  # one rounding of a float64 product
+            product = tf.cast(total, tf.float64) * opaque(self.exact_multiplier, tf.float64)
+            return tf.cast(away_from_zero(product), tf.float32)
+        if kernels == "tflm" and self.has_one_scale:
+            return round_twice(total, self.bias_scale.astype(np.float64) / np.float64(self.output.scale))
+        return super().rounded(total, kernels)
+
+    def stored_weights(self):
+        return self.weights.T, 0
+
+    def constants(self):
+        kernel, bias = super().constants()
+        if not self.has_one_scale:
+            return kernel, bias
+        return tuple(dataclasses.replace(one, scale=one.scale[:1]) for one in (kernel, bias))
+
+    def options(self):
+        options = schema.FullyConnectedOptionsT()
+        options.fusedActivationFunction = CODES[self.activation]
+        options.keepNumDims = len(self.output.shape) > 1
+        return options
+
+
+def int8_weights(integers: np.ndarray) -> np.ndarray:
+    """Integer weights as int8; raises ValueError where int8 does not hold them."""
+    return narrowed(integers, np.int8)

@@ -1,0 +1,93 @@
+"""The kernels and biases of a file against the training model's own, without the plan's integers between them."""
+
+from collections.abc import Iterator
+
+import numpy as np
+from tensorflow.lite.python import schema_py_generated as schema
+
+from satkeras._compat import keras, weight_variables
+from satkeras.models.graph import Node, read_graph
+from satkeras.models.insertion import has_quantizer
+from tflite_export.file.reader import read_constant, read_model
+from tflite_export.operators import LinearOperator
+from tflite_export.plan import Plan
+
+# In int8 steps: what separates a product of float32 numbers from the float64 one, for 127 steps.
+CLOSE = 1e-3
+
+
+def kernel_problems(model: keras.Model, plan: Plan, content: bytes) -> list[tuple[str, str]]:
+    """Where a kernel or bias that the file holds is not the training model's, times its batch norms' factors.
+
+    Args:
+      model: the quantized model.
+      plan: says which operator computes which layers.
+      content: the bytes of the file.
+
+    Returns:
+      `(layer, reason)` pairs.
+    """
+    nodes = {node.name: node for node in read_graph(model).nodes}
+    stored = _constants(read_model(content))
+    problems = []
+    for operator in plan.operators:
+        if isinstance(operator, LinearOperator) and operator.layers:
+            layers = [nodes[name] for name in operator.layers]
+            problems += [(operator.name, reason) for reason in _problems(operator, layers, stored)]
+    return problems
+
+
+def _constants(model: schema.ModelT) -> dict[str, tuple]:
+    tensors = model.subgraphs[0].tensors
+    return {
+        tensor.name.decode(): (model, tensor) for tensor in tensors if model.buffers[tensor.buffer].data is not None
+    }
+
+
+def _problems(operator: LinearOperator, layers: list[Node], stored) -> Iterator[str]:
+    kernel_of_file, bias_of_file = (
+        read_constant(*stored[constant.name]) if constant.name in stored else None for constant in operator.constants()
+    )
+    if kernel_of_file is None:
+        yield "the file has no such kernel"
+        return
+    expected, bias, factor = _folded(layers)
+    (x,), output = operator.inputs, operator.output
+    # From the file's units to the training model's: the weights make up for what tensors are divided by.
+    unit = (float(x.scale) / x.step) * (output.step / float(output.scale)) * kernel_of_file.scale
+    integers = np.moveaxis(kernel_of_file.values, kernel_of_file.axis, -1).reshape(-1, len(factor))
+    if kernel_of_file.zero_point.any():
+        yield "its kernel has a zero point"
+    varying = np.ones(len(factor), bool)
+    varying[list(operator.constant_channels)] = False
+    if expected is not None:
+        wanted = expected.astype(np.float64).reshape(-1, len(factor)) * factor
+        off = np.abs(integers - wanted / unit)[:, varying].max(initial=0)
+        if not off < CLOSE:
+            yield f"its kernel in the file is {off:g} int8 steps from the training model's quantized kernel"
+    if bias_of_file is not None and bias is not None:
+        found = bias_of_file.values * bias_of_file.scale * x.step / float(x.scale) * output.step / float(output.scale)
+        steps = bias_of_file.scale * x.step / float(x.scale) * output.step / float(output.scale)
+        off = (np.abs(found - bias) / steps - 1e-6 * np.abs(bias) / steps)[varying].max(initial=0)
+        if not off < 0.5 + (0.1 if operator.bits < 8 else CLOSE):  # packed: rounded to finer steps before
+            yield f"its bias in the file is {off:g} steps from the training model's"
+
+
+def _folded(layers: list[Node]):
+    """The quantized kernel (None for ones), the bias with the batch norms', and their factor for each channel."""
+    kernel, bias, factor = None, 0.0, 1.0
+    for node in layers:
+        inner = node.layer.layer if has_quantizer(node.layer) else node.layer
+        weight = weight_variables(node.layer) if has_quantizer(node.layer) else None
+        if weight is not None:
+            latent, quantizer, variables = weight
+            kernel = np.asarray(quantizer(latent, False, variables))
+            bias = inner.bias.numpy().astype(np.float64) if inner.use_bias else 0.0
+        elif isinstance(inner, keras.layers.BatchNormalization):
+            gamma = inner.gamma.numpy().astype(np.float64) if inner.scale else 1.0
+            beta = inner.beta.numpy().astype(np.float64) if inner.center else 0.0
+            scale = gamma / np.sqrt(inner.moving_variance.numpy().astype(np.float64) + inner.epsilon)
+            bias = (bias - inner.moving_mean.numpy()) * scale + beta
+            factor = factor * scale
+    ones = np.ones(layers[0].shape[-1] or 1)
+    return kernel, bias * ones, factor * ones
