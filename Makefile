@@ -1,6 +1,6 @@
 # Every target sets up what it needs; `make PYTHON=/path/to/python3.11` picks another interpreter.
 .POSIX:
-.PHONY: demo test lint nightly clean
+.PHONY: demo test lint nightly judges clean
 
 PYTHON = python3.11
 VENV = .venv
@@ -11,10 +11,16 @@ demo: $(VENV)/.stamp
 	TF_CPP_MIN_LOG_LEVEL=3 $(VENV)/bin/python -m examples.train --dataset=mnist $(DEMO_FLAGS)
 
 test: $(VENV)/.stamp
-	$(VENV)/bin/python -m pytest $(PYTEST_FLAGS) -m "not slow"
+	$(VENV)/bin/python -m pytest $(PYTEST_FLAGS) -m "not slow and not judges"
 
+# A judge that cannot be had fails its tests alone; `make nightly JUDGES_ABSENT=arm,tosa` does without those two.
 nightly: $(VENV)/.stamp
+	-$(MAKE) judges
 	$(VENV)/bin/python -m pytest $(PYTEST_FLAGS) -m "slow or not slow"
+
+# Runtimes that conflict with our own packages, each in an environment under .judges.
+judges: $(VENV)/.stamp
+	$(VENV)/bin/python -m benchmarks.judges.install
 
 lint: $(VENV)/.stamp
 	$(VENV)/bin/ruff check .
@@ -37,4 +43,4 @@ $(VENV)/.stamp: setup.py requirements.lock
 	touch $(VENV)/.stamp
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) .judges build dist *.egg-info

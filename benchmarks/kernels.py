@@ -1,47 +1,31 @@
 """What other kernels make of a file: every operator alone, fed the twin's integers; and the answers of the whole.
 
-    python -m benchmarks.kernels --data_dir=DIR --other_python=PYTHON --arm_python='qemu-aarch64 -L ROOT PYTHON'
-        [--models='runs/fine_tuning/*/model.keras'] [--images=100]
+    make judges
+    python -m benchmarks.kernels --data_dir=DIR [--models='runs/fine_tuning/*/model.keras'] [--images=100]
 
-LiteRT's default kernels, its kernels without delegates and its reference kernels run here; tflite-runtime 2.14 and
-TensorFlow Lite Micro in processes of their own, by a Python that has `tflite-runtime==2.14.0 tflite-micro "numpy<2"`;
-the default kernels of a phone by a 64-bit Arm Python that has `ai-edge-litert`, on such a machine or in QEMU
-(`-cpu cortex-a76`, ROOT holding Debian's arm64 packages of python3.11 and what it needs; 2.3 crashes there, 2.1 runs).
-Fed the same integers, an operator that differs does so by its own rounding, not by what came before. Every model is a
-file in `docs/results/kernels/`, one that is there is not run again; the table of all is `docs/results/kernels.md`.
+The kernels are those of all `judges`. Fed the same integers, an operator that differs does so by its own rounding, not
+by what came before. Every model is a file in `docs/results/kernels/`, one that is there is not run again; the table of
+all is `docs/results/kernels.md`.
 """
 
 import collections
 import copy
-import pathlib
-import shlex
-import subprocess
-import tempfile
 
 import numpy as np
-from absl import app, flags
+from absl import app
 from tensorflow.lite.tools import flatbuffer_utils
 
 import satkeras
-from benchmarks import other_runtime, results
+from benchmarks import judges, results
 from benchmarks.saved_models import define_flags, run_all
 from tflite_export.file.convert import convert
 from tflite_export.file.match import match_operators
 from tflite_export.lowering.lower import make_plan
 from tflite_export.plan import Operator, Plan, Tensor
-from tflite_export.verification.interpreter import open_interpreter, run
 from tflite_export.verification.twin import twin_tensors
 from tflite_export.verification.verify import input_codes
 
-FLAGS = flags.FLAGS
 RESULTS = results.FOLDER / "kernels"
-HERE = {"LiteRT, default": "default", "LiteRT, no delegate": "builtin", "LiteRT, reference": "reference"}
-# The runtime, and the flag that names its Python.
-ELSEWHERE = {
-    "LiteRT, default, 64-bit Arm": ("litert", "arm_python"),
-    "tflite-runtime 2.14": ("tflite-runtime", "other_python"),
-    "TensorFlow Lite Micro": ("tflite-micro", "other_python"),
-}
 CAUSES = """\
 Classes of difference, all of one level, and what causes them:
 
@@ -89,22 +73,6 @@ def alone(plan: Plan, content: bytes) -> tuple[bytes, list[tuple[Tensor, tuple[i
     return bytes(flatbuffer_utils.convert_object_to_bytearray(model)), taken, [op for op, _ in matches.operators]
 
 
-def outputs_of(content: bytes, inputs: list[np.ndarray], kernels: str) -> list[np.ndarray]:
-    """The outputs of a file, on one of `HERE` or `ELSEWHERE`."""
-    if kernels in HERE:
-        return run(open_interpreter(content, HERE[kernels]), *inputs)
-    with tempfile.TemporaryDirectory() as folder:
-        model, given, taken = (pathlib.Path(folder) / name for name in ("model.tflite", "inputs.npz", "outputs.npz"))
-        model.write_bytes(content)
-        np.savez(given, *inputs)
-        count = len(flatbuffer_utils.read_model_from_bytearray(bytearray(content)).subgraphs[0].outputs)
-        runtime, python = ELSEWHERE[kernels]
-        interpreter = shlex.split(FLAGS[python].value)
-        subprocess.run([*interpreter, other_runtime.__file__, runtime, model, given, str(count), taken], check=True)
-        with np.load(taken) as archive:
-            return [archive[name] for name in archive.files]
-
-
 def compare(path: str, images: np.ndarray, labels: np.ndarray) -> dict:
     """For every set of kernels, what differs by kind of operator, and the answers of the whole file."""
     plan = make_plan(satkeras.load_model(path))
@@ -118,9 +86,9 @@ def compare(path: str, images: np.ndarray, labels: np.ndarray) -> dict:
     (answer,) = plan.outputs
     expected = twin[answer].reshape(len(codes), -1).argmax(-1)
     found = {}
-    for kernels in (*HERE, *ELSEWHERE):
+    for name, judge in judges.JUDGES.items():
         kinds: dict[str, list[int]] = collections.defaultdict(lambda: [0, 0, 0])
-        for operator, values in zip(operators, outputs_of(isolated, inputs, kernels), strict=True):
+        for operator, values in zip(operators, judges.run(name, isolated, inputs), strict=True):
             difference = np.abs(values.ravel().astype(np.int32) - twin[operator.output].ravel())
             elements, differing, largest = kinds[operator.builtin]
             kinds[operator.builtin] = [
@@ -128,9 +96,9 @@ def compare(path: str, images: np.ndarray, labels: np.ndarray) -> dict:
                 differing + int(np.count_nonzero(difference)),
                 max(largest, int(difference.max())),
             ]
-        (answers,) = outputs_of(content, [codes], kernels)
+        (answers,) = judges.run(name, content, [codes])
         best = answers.reshape(len(codes), -1).argmax(-1)
-        found[kernels] = {
+        found[judge.title] = {
             "operators": {
                 kind: dict(zip(("elements", "differing", "largest"), counts, strict=True))
                 for kind, counts in kinds.items()
@@ -186,6 +154,4 @@ def main(argv) -> None:
 
 if __name__ == "__main__":
     define_flags(images=200)
-    flags.DEFINE_string("other_python", None, "A Python with tflite-runtime 2.14 and tflite-micro.", required=True)
-    flags.DEFINE_string("arm_python", None, "A 64-bit Arm Python with ai-edge-litert.", required=True)
     app.run(main)

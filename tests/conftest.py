@@ -4,6 +4,8 @@ import hypothesis
 import pytest
 import tf_keras
 
+from benchmarks import judges
+
 # TensorFlow's first call of an operation is slow, which is no fault of an example.
 hypothesis.settings.register_profile("tests", deadline=None, derandomize=True, max_examples=30)
 hypothesis.settings.load_profile("tests")
@@ -12,3 +14,17 @@ hypothesis.settings.load_profile("tests")
 @pytest.fixture(autouse=True)
 def _seeded():
     tf_keras.utils.set_random_seed(0)
+
+
+@pytest.fixture(
+    params=[
+        pytest.param(name, marks=[pytest.mark.judges] if judge.environment else [])
+        for name, judge in judges.JUDGES.items()
+    ]
+)
+def judge(request):
+    """Each judge's name. One that is absent fails the test, unless JUDGES_ABSENT names its environment."""
+    environment = judges.JUDGES[request.param].environment
+    if request.param in judges.missing() and environment in judges.may_be_absent():
+        pytest.skip(f"the environment {environment} is absent, which JUDGES_ABSENT allows")
+    return request.param

@@ -1,0 +1,41 @@
+"""The judges: one row each."""
+
+import dataclasses
+from collections.abc import Mapping
+
+
+@dataclasses.dataclass(frozen=True)
+class Judge:
+    """A runtime.
+
+    Args:
+      title: what it is called in tables.
+      runner: the program of `runners/` that runs it.
+      environment: the folder of `.judges/` whose Python does so; None is the Python of this project.
+      arguments: what else the runner is told.
+      variables: environment variables, by their names.
+    """
+
+    title: str
+    runner: str
+    environment: str | None = None
+    arguments: tuple[str, ...] = ()
+    variables: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+def _arm(core: str, title: str) -> Judge:
+    return Judge(f"LiteRT, default, {title}", "on_litert.py", "arm", variables={"CORE": core})
+
+
+JUDGES: Mapping[str, Judge] = {
+    "default": Judge("LiteRT, default", "on_litert.py"),
+    "builtin": Judge("LiteRT, no delegate", "on_litert.py", arguments=("--kernels=builtin",)),
+    "reference": Judge("LiteRT, reference", "on_litert.py", arguments=("--kernels=reference",)),
+    "tflite_runtime": Judge("tflite-runtime 2.14", "on_tflite_runtime.py", "tflite_runtime"),
+    "tflm": Judge("TensorFlow Lite Micro", "on_tflm.py", "tflm"),
+    "tosa": Judge("TOSA's reference model", "on_tosa.py", "tosa"),
+    "arm": _arm("a76", "64-bit Arm"),
+    "arm_a53": _arm("a53", "64-bit Arm without dot products"),
+    "arm_x2": _arm("x2", "64-bit Arm with matrix products"),
+    "arm_sme": _arm("sme", "64-bit Arm with SME"),
+}
