@@ -3,8 +3,8 @@
     python -m benchmarks.exactness --data_dir=DIR [--images=10000]
     python -m benchmarks.exactness --data_dir=DIR --dataset=cifar100 --models='runs/cifar100/*/model.keras'
 
-The models are those that `benchmarks.fine_tuning` and `benchmarks.cifar100` leave behind. LiteRT's default kernels
-compute all the images, its reference kernels, which round twice, the first thousand. Every model is a file in
+The models are those that `benchmarks.fine_tuning` and `benchmarks.cifar100` leave behind. LiteRT's default kernels and
+its reference kernels compute all the images, each beside the twin of its family. Every model is a file in
 `docs/results/exactness/`; one that is there is not compared again. The table of all is `docs/results/exactness.md`.
 """
 
@@ -14,7 +14,7 @@ from absl import app
 import satkeras
 from benchmarks import results
 from benchmarks.saved_models import define_flags, run_all
-from tflite_export.file.convert import convert
+from tflite_export.file.writer import write_file
 from tflite_export.lowering.lower import make_plan
 from tflite_export.verification.interpreter import open_interpreter, run
 from tflite_export.verification.report import Verification
@@ -42,14 +42,14 @@ def compare(path: str, images: np.ndarray, labels: np.ndarray) -> dict:
     """Both kernels' numbers for a saved model, and how often it and its file are right."""
     model = satkeras.load_model(path)
     plan = make_plan(model)
-    content = convert(plan)
+    content = write_file(plan)
     answers = model.predict(images, batch_size=250, verbose=0), *run(open_interpreter(content), images.astype(np.uint8))
     accuracy, file_accuracy = (float(np.mean(given.argmax(-1) == labels)) for given in answers)
     return {
         "accuracy": accuracy,
         "file_accuracy": file_accuracy,
         "default": _numbers(verify(model, plan, content, [images])),
-        "reference": _numbers(verify(model, plan, content, [images[:REFERENCE_IMAGES]], "reference")),
+        "reference": _numbers(verify(model, plan, content, [images], "reference")),
     }
 
 

@@ -9,19 +9,18 @@ all is `docs/results/kernels.md`.
 """
 
 import collections
-import copy
+import dataclasses
 
 import numpy as np
 from absl import app
-from tensorflow.lite.tools import flatbuffer_utils
 
 import satkeras
 from benchmarks import judges, results
 from benchmarks.saved_models import define_flags, run_all
-from tflite_export.file.convert import convert
-from tflite_export.file.match import match_operators
+from satkeras.quantizers.int8 import narrowed
+from tflite_export.file.writer import write_file
 from tflite_export.lowering.lower import make_plan
-from tflite_export.plan import Operator, Plan, Tensor
+from tflite_export.plan import Plan, Tensor
 from tflite_export.verification.twin import twin_tensors
 from tflite_export.verification.verify import input_codes
 
@@ -35,7 +34,8 @@ Classes of difference, all of one level, and what causes them:
 * FULLY_CONNECTED: LiteRT's reference kernel rounds once, the others but the default twice.
 * ADD: the default kernel adds in 32-bit fixed point and rounds once, the others shift each summand, scale it, and scale
   the sum again.
-* MEAN: the default kernel multiplies the sum by a float32 number, the others by a fixed-point one, rounded twice.
+* MEAN, in files from before it was an AVERAGE_POOL_2D, exact in all: the default kernel multiplies the sum by a
+  float32 number, the others by a fixed-point one, rounded twice.
 * MUL: its multiplier is chosen so that its input's 256 codes stay clear of midway between two levels. To a grid below 8
   bits it is exact in all kernels; between two grids of 8 bits some codes still come too close for rounding twice.
 * PAD and SOFTMAX are exact in all of them.
@@ -43,52 +43,40 @@ Classes of difference, all of one level, and what causes them:
 64-bit Arm: LiteRT 2.1 in QEMU 7.2 as a Cortex-A76."""
 
 
-def alone(plan: Plan, content: bytes) -> tuple[bytes, list[tuple[Tensor, tuple[int, ...]]], list[Operator]]:
-    """A file of the same operators in which each reads inputs of its own and its result is an output.
+def alone(plan: Plan) -> tuple[Plan, list[Tensor]]:
+    """A plan of the same operators in which each reads inputs of its own and its result is an output.
 
     Returns:
-      The file; what its inputs stand for, and their shapes; the operators whose results its outputs are.
+      The plan, and which tensor of `plan` each of its inputs is.
     """
-    model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
-    graph = model.subgraphs[0]
-    matches = match_operators(plan, model)
-    activations = {id(tensor): planned for planned, tensor in matches.tensors}
-    inputs, taken = [], []
-    for _, found in matches.operators:
-        indices = list(found.inputs)
-        for place, index in enumerate(indices):
-            tensor = graph.tensors[index]
-            if id(tensor) in activations:
-                own = copy.copy(tensor)
-                own.name = f"input_{len(inputs)}".encode()
-                indices[place] = len(graph.tensors)
-                graph.tensors.append(own)
-                inputs.append(indices[place])
-                taken.append((activations[id(tensor)], tuple(tensor.shape)))
-        found.inputs = np.array(indices, np.int32)
-    graph.operators = [found for _, found in matches.operators]
-    graph.inputs = np.array(inputs, np.int32)
-    graph.outputs = np.array([found.outputs[0] for _, found in matches.operators], np.int32)
-    model.signatureDefs = []
-    return bytes(flatbuffer_utils.convert_object_to_bytearray(model)), taken, [op for op, _ in matches.operators]
+    read = [x for operator in plan.operators for x in operator.inputs]
+    inputs = [dataclasses.replace(x, name=f"input_{place}") for place, x in enumerate(read)]
+    waiting = iter(inputs)
+    operators = [
+        dataclasses.replace(operator, inputs=tuple(next(waiting) for _ in operator.inputs))
+        for operator in plan.operators
+    ]
+    outputs = plan.tensors
+    input_names, output_names = ([tensor.name for tensor in ends] for ends in (inputs, outputs))
+    return Plan(tuple(inputs), tuple(operators), outputs, tuple(input_names), tuple(output_names)), read
 
 
 def compare(path: str, images: np.ndarray, labels: np.ndarray) -> dict:
     """For every set of kernels, what differs by kind of operator, and the answers of the whole file."""
     plan = make_plan(satkeras.load_model(path))
-    content = convert(plan)
+    content = write_file(plan)
     codes = input_codes(plan.inputs[0], images)
     compute = twin_tensors(plan)
     batches = [compute([codes[at : at + 50]]) for at in range(0, len(codes), 50)]
-    twin = {tensor: np.concatenate([batch[tensor] for batch in batches]).astype(np.int8) for tensor in batches[0]}
-    isolated, taken, operators = alone(plan, content)
-    inputs = [twin[x].reshape(-1, *shape[1:]) for x, shape in taken]
+    twin = {tensor: narrowed(np.concatenate([batch[tensor] for batch in batches]), np.int8) for tensor in batches[0]}
+    separate, read = alone(plan)
+    isolated, inputs = write_file(separate, "int8", "int8"), [twin[x] for x in read]
     (answer,) = plan.outputs
     expected = twin[answer].reshape(len(codes), -1).argmax(-1)
     found = {}
     for name, judge in judges.JUDGES.items():
         kinds: dict[str, list[int]] = collections.defaultdict(lambda: [0, 0, 0])
-        for operator, values in zip(operators, judges.run(name, isolated, inputs), strict=True):
+        for operator, values in zip(plan.operators, judges.run(name, isolated, inputs), strict=True):
             difference = np.abs(values.ravel().astype(np.int32) - twin[operator.output].ravel())
             elements, differing, largest = kinds[operator.builtin]
             kinds[operator.builtin] = [
