@@ -54,7 +54,7 @@ def quantize_model(
 
     Args:
       model: a built functional or Sequential tf_keras model, or a full-precision one that this function returned.
-      scheme: a name ("sat", "pact", "dorefa", "int8", "qn") or a `Scheme`.
+      scheme: a name in `satkeras.SCHEMES` ("sat", "dorefa", ...) or a `Scheme`.
       weight_bits: 2 to 8, or None for full precision. Not given: as the scheme says (4). "qn" takes 1 to 5, 8, and
         levels by name: "ternary" (its default), "3bit+-2", "3bit+-4".
       activation_bits: the same for the inputs of convolutions and dense layers; "qn" takes 1 to 4 and 8. All other

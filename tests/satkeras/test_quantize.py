@@ -8,7 +8,7 @@ import tensorflow as tf
 import tf_keras
 from tf_keras import layers
 
-from satkeras import SCHEMES, quantize_model, strip
+from satkeras import SCHEMES, learned_variables, quantize_model, set_thresholds, strip, summary
 from satkeras.quantizers import (
     InputQuantizer,
     MaxWeightQuantizer,
@@ -69,8 +69,8 @@ def test_the_copy_shares_no_variable_and_starts_from_the_weights(residual_model,
             np.testing.assert_array_equal(weight, kept)
 
 
-@pytest.mark.parametrize("scheme", ["sat", "pact", "dorefa", "int8"])
-def test_one_step_moves_every_trainable_variable(scheme, residual_model, train):
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_one_step_moves_every_trainable_variable(scheme, residual_model, images, train):
     # PACT's own gradient of alpha is 0 below the clip, and x's is 0 above: put values on both sides of every clip.
     residual_model.get_layer("head").bias.assign(np.linspace(0, 0.03, 6))
     learned = SCHEMES[scheme]
@@ -78,13 +78,15 @@ def test_one_step_moves_every_trainable_variable(scheme, residual_model, train):
         reachable = dataclasses.replace(getattr(learned, field), initial_alpha=0.01)
         learned = dataclasses.replace(learned, **{field: reachable})
     model = quantize_model(residual_model, learned)
+    if scheme == "qn":
+        set_thresholds(model, images[0])
     before = {variable.name: variable.numpy() for variable in model.trainable_variables}
     train(model)
     still = [v.name for v in model.trainable_variables if np.array_equal(v.numpy(), before[v.name])]
     # A bias before a batch norm shifts nothing.
     assert [name for name in still if "depthwise/bias" not in name] == []
-    alphas = sum("alpha" in name for name in before)
-    assert alphas == (4 if scheme in ("sat", "pact") else 0)
+    clips = learned_variables(model, "clip")
+    assert len(clips) == (4 if scheme in ("sat", "pact") else 0)
     assert np.isfinite(model.predict(np.ones((1, 8, 8, 3)), verbose=0)).all()
 
 
@@ -343,8 +345,8 @@ def test_a_frozen_model_changes_nothing(residual_model, train, images):
     np.testing.assert_array_equal(predicted, quantized(images[0], training=False))
 
 
-@pytest.mark.parametrize(("scheme", "bits"), [("sat", 4), ("pact", 4), ("dorefa", 4), ("int8", 8)])
-def test_widths_that_are_not_given_are_the_schemes(scheme, bits, quantizers_of):
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_widths_that_are_not_given_are_the_schemes(scheme):
     model = built(small_model(layers.Conv2D(2, 3, activation="relu", name="middle")))
-    found = quantizers_of(quantize_model(model, scheme))
-    assert (found["quant_middle"].num_bits, found["quant_conv_relu_output"].num_bits) == (bits, bits)
+    (middle,) = (layer for layer in summary(quantize_model(model, scheme)).layers if layer.name == "quant_middle")
+    assert (middle.weight_bits, middle.input_bits) == (SCHEMES[scheme].weights.width, SCHEMES[scheme].activations.width)

@@ -18,7 +18,6 @@ from satkeras.schemes import scheme_named
 
 def test_the_schemes_of_the_papers():
     sat, pact, dorefa, int8, qn = (SCHEMES[name] for name in ("sat", "pact", "dorefa", "int8", "qn"))
-    assert len(SCHEMES) == 5
     # SAT rescales only where no batch norm follows, and learns alpha with the calibrated gradient.
     assert (sat.weights, sat.lone_weights) == (DoReFaWeightQuantizer(4), SATWeightQuantizer(4))
     assert (sat.activations, sat.last_activations) == (PACTQuantizer(4), PACTQuantizer(4, initial_alpha=10.0))
@@ -57,8 +56,7 @@ def test_scheme_named():
     own = Scheme(first_layer_bits=None)
     assert scheme_named(own) is own
     assert scheme_named("pact") is SCHEMES["pact"]
-    message = r"scheme must be one of \['dorefa', 'int8', 'pact', 'qn', 'sat'\] or a satkeras.Scheme.*scheme='lsq'"
-    with pytest.raises(ValueError, match=message):
-        scheme_named("lsq")
+    with pytest.raises(ValueError, match=r"one of \[.*'dorefa'.*\] or a satkeras.Scheme. Received: scheme='doreafa'"):
+        scheme_named("doreafa")
     with pytest.raises(TypeError, match="scheme must be a name or a satkeras.Scheme. Received: scheme=4"):
         scheme_named(4)

@@ -27,7 +27,7 @@ def pretrained(residual_model, images):
 def start_of(model, name, scheme):
     """What a layer's kernel starts as: its own, or with channels of one largest magnitude if a batch norm follows."""
     kernel = model.get_layer(name).get_weights()[0]
-    if scheme == "int8" or f"{name}_bn" not in [layer.name for layer in model.layers]:
+    if scheme not in ("sat", "pact", "dorefa") or f"{name}_bn" not in [layer.name for layer in model.layers]:
         return kernel
     channels = kernel.reshape(-1, 4)
     equal = channels / np.abs(channels).max(0)
@@ -44,7 +44,7 @@ def test_eight_bits_predict_what_the_float_model_does(scheme, pretrained, images
     assert relative_error(model.predict(images[0], verbose=0), pretrained.predict(images[0], verbose=0)) < 0.1
 
 
-@pytest.mark.parametrize("scheme", ["sat", "pact", "dorefa", "int8"])
+@pytest.mark.parametrize("scheme", satkeras.SCHEMES)
 def test_quantized_kernels_start_at_the_pretrained_ones(scheme, pretrained, images):
     model = satkeras.quantize_model(pretrained, scheme, weight_bits=8, calibration_data=images[0])
     weights = satkeras.integer_weights(model)

@@ -131,3 +131,7 @@ def test_activation_gradient_includes_the_edges(signed, edges, value_and_gradien
     value, gradient = value_and_gradients(lambda x: quantizer(x, True, {}), edges)
     np.testing.assert_array_equal(value, edges)
     np.testing.assert_array_equal(gradient, 1)
+
+
+def test_config_round_trip_of_the_grid(round_trip):
+    assert round_trip(DoReFaWeightQuantizer(5, "symmetric"))["config"]["grid"] == "symmetric"

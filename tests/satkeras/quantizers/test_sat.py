@@ -119,3 +119,7 @@ def test_rescales_that_are_refused():
         SATWeightQuantizer(4, rescale="other")
     with pytest.raises(ValueError, match="use 'symmetric'"):
         SATWeightQuantizer(8, "odd")
+
+
+def test_config_round_trip_of_the_rescale(round_trip):
+    assert round_trip(SATWeightQuantizer(3, "odd", rescale="stddev"))["config"]["rescale"] == "stddev"
