@@ -9,7 +9,7 @@ import numpy as np
 from satkeras._compat import first_call, keras, output_variables, weight_variables
 from satkeras.calibration.data import InputData
 from satkeras.calibration.ranges import calibration_inputs, taken_by
-from satkeras.formulas.staircases import FIXED, OFF, SOFT
+from satkeras.formulas.kernels import FIXED, OFF, SOFT
 from satkeras.models.bias_rounding import stored_step
 from satkeras.models.graph import read_graph
 from satkeras.models.insertion import has_quantizer, quantizes_tensor

@@ -9,7 +9,6 @@ from tf_keras import layers
 import satkeras
 from satkeras._compat import output_variables, weight_variables
 from satkeras.models.insertion import quantizes_tensor
-from satkeras.quantizers.quant_params import activation_levels, best_clip
 
 
 @pytest.fixture
@@ -174,23 +173,3 @@ def test_bad_calibration_data(change, match, residual_model, images):
 def test_calibration_data_of_no_kind(residual_model):
     with pytest.raises(TypeError, match="Received: str"):
         satkeras.quantize_model(residual_model, calibration_data="images")
-
-
-@pytest.mark.parametrize("bits", [2, 4, 8])
-@pytest.mark.parametrize("signed", [False, True])
-def test_the_best_clip_has_the_smallest_error(bits, signed):
-    values = np.random.default_rng(0).normal(0, 2, 5000).astype(np.float32)
-    qmin, qmax = activation_levels(bits, signed)
-    kept = values if signed else np.maximum(values, 0)
-
-    def error(clip):
-        return np.square(np.clip(np.rint(kept / clip * qmax), qmin, qmax) * clip / qmax - kept).mean()
-
-    found = best_clip(values, (qmin, qmax))
-    # The candidates lie 4 % apart.
-    assert error(found) <= 1.1 * min(error(clip) for clip in np.linspace(0.1, 9, 400))
-
-
-def test_the_best_clip_of_nothing():
-    assert best_clip(np.zeros(4, np.float32), (0, 15)) == 0.0
-    assert best_clip(-np.ones(4, np.float32), (0, 15)) == 0.0
