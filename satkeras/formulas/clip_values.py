@@ -20,7 +20,8 @@ def best_clip(values: np.ndarray, levels: tuple[int, int]) -> float:
     clips = largest * np.geomspace(0.01, 1, 120)
 
     def error(clip):
-        steps = levels[1] / clip
-        return np.square(np.minimum(np.rint(sample * steps), levels[1]) / steps - sample).sum()
+        levels_per_unit = levels[1] / clip
+        integers = np.minimum(np.rint(sample * levels_per_unit), levels[1])
+        return np.square(integers / levels_per_unit - sample).sum()
 
     return float(min(clips[::-1], key=error)) if largest > 0 else 0.0

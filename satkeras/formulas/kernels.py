@@ -143,7 +143,7 @@ def keep_in_16_bits(x, clip, levels):
         return lambda after: x
     low = levels[0] / levels[1] * clip
     # Codes 1 to 65534 cover the range, 0 and 65535 are what lies outside. The edges are slightly more than half a code
-    # from those two, so that rounding to float32 does not take an edge for outside.
+    # from those two, so that rounding to float32 does not put an edge outside.
     margin = 0.5 + 1 / 64
     code = (clip - low) / (65535 - 2 * margin)
     codes, lowest, highest = tf.raw_ops.QuantizeV2(
@@ -181,12 +181,12 @@ def soft_staircase(
       thresholds: the b_i.
       temperature: T.
       levels: the Y_i.
-      gradient_temperature: where given, dx, dbeta and db_i are those at `min(T, gradient_temperature)`, a wider slope
+      gradient_temperature: if not None, dx, dbeta and db_i are those at `min(T, gradient_temperature)`, a wider slope
         that reaches the values between the thresholds of a high temperature.
       learn_thresholds: False for zeros as db_i.
       phase: int32 scalar. SOFT: all of the above. FIXED: `staircases.staircase`, and no gradients. OFF: y is x, dx is
         g, the other gradients are zeros. Chosen value by value: operators that branch would make the whole graph's
-        order another, in which a training step takes a quarter more memory.
+        order another, in which a training step needs a quarter more memory.
     """
 
     @tf.custom_gradient

@@ -88,11 +88,11 @@ def test_batch_norms_take_on_what_quantization_changed(pretrained, images):
     norm.moving_variance.assign(norm.moving_variance * 2.0)
     model = satkeras.quantize_model(pretrained, "sat", weight_bits=2, calibration_data=images[0])
 
-    def taken(model, name):
+    def statistics(model, name):
         values = tf_keras.Model(model.inputs, model.get_layer(name).output).predict(images[0], verbose=0)
         return values.mean((0, 1, 2), np.float64), values.var((0, 1, 2), np.float64)
 
-    (old_mean, old_variance), (mean, variance) = taken(pretrained, "stem"), taken(model, "quant_stem")
+    (old_mean, old_variance), (mean, variance) = statistics(pretrained, "stem"), statistics(model, "quant_stem")
     found = model.get_layer("stem_bn")
     kernel = pretrained.get_layer("stem").get_weights()[0]
     factor = np.abs(start_of(pretrained, "stem", "sat") / kernel).max((0, 1, 2))
