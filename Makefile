@@ -26,6 +26,7 @@ lint: $(VENV)/.stamp
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/pyright
+	$(VENV)/bin/lint-imports --no-cache
 
 $(VENV)/.stamp: setup.py requirements.lock
 	@for python in "$(PYTHON)" python3; do \

@@ -8,7 +8,14 @@ README = pathlib.Path(__file__).parent / "README.md"
 
 DEMO = ["jinja2>=3.1", "matplotlib>=3.8", "mlxtend>=0.23"]
 DATASETS = ["tensorflow-datasets>=4.9.4"]
-DEV = ["hypothesis>=6.100", "pyright[nodejs]>=1.1.390", "pytest>=8.0", "pytest-xdist>=3.5", "ruff>=0.8"]
+DEV = [
+    "hypothesis>=6.100",
+    "import-linter>=2.1",
+    "pyright[nodejs]>=1.1.390",
+    "pytest>=8.0",
+    "pytest-xdist>=3.5",
+    "ruff>=0.8",
+]
 
 setuptools.setup(
     name="satkeras",

@@ -9,7 +9,7 @@
 
 `quantize_model` copies a float tf_keras model and puts a quantizer on every kernel and every tensor that the exported
 file will store. What goes where is a `Scheme`, a value: `SCHEMES` names those of the papers, and a `Scheme` of your own
-is made of the quantizers in `satkeras.quantizers`. `strip` gives the float model back, `integer_weights` the integers
+holds quantizers of `satkeras.quantizers`. `strip` gives the float model back, `integer_weights` the integers
 (`save_integer_weights` as a file), `summary` a table of what each layer costs; `save_model` and `load_model` keep a
 model in between. `TensorBoardQuantization` is a callback that logs how the grids train.
 `undecayed_variables` and `learned_variables` are for the optimizer.

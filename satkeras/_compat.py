@@ -40,7 +40,7 @@ serializable = keras.utils.register_keras_serializable(package="satkeras")
 
 
 def call_of(tensor):
-    """The layer call that made a symbolic tensor.
+    """The layer call that returned a symbolic tensor.
 
     Args:
       tensor: a KerasTensor of a functional model.
@@ -75,7 +75,7 @@ def first_call(layer):
 
 
 def in_xla() -> bool:
-    """Whether XLA compiles what is traced at the moment, as `jit_compile=True` asks."""
+    """Whether XLA compiles what is traced at the moment, as with `jit_compile=True`."""
     return control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
 
 

@@ -1,4 +1,4 @@
-"""The verbs: `quantize_model` makes a trainable quantized model, `strip` gives back the float model inside it."""
+"""`quantize_model` gives a float model quantizers, `strip` removes them."""
 
 import fnmatch
 from collections.abc import Mapping
@@ -55,21 +55,21 @@ def quantize_model(
     Args:
       model: a built functional or Sequential tf_keras model, or a full-precision one that this function returned.
       scheme: a name in `satkeras.SCHEMES` ("sat", "dorefa", ...) or a `Scheme`.
-      weight_bits: 2 to 8, or None for full precision. Not given: as the scheme says (4). "qn" takes 1 to 5, 8, and
+      weight_bits: 2 to 8, or None for full precision; as the scheme says (4) by default. For "qn" 1 to 5, 8, and
         levels by name: "ternary" (its default), "3bit+-2", "3bit+-4".
-      activation_bits: the same for the inputs of convolutions and dense layers; "qn" takes 1 to 4 and 8. All other
+      activation_bits: the same for the inputs of convolutions and dense layers; for "qn" 1 to 4 and 8. All other
         tensors get 8 bits. With None for one of the two alone the model trains, to see what each costs, but has no
         file: the exporter refuses it.
-      input_range: the real values that the input's 8-bit codes 0 and 255 stand for. (0, 255) is an image as it is
+      input_range: the real values of the input's 8-bit codes 0 and 255. (0, 255) is an image as it is
         stored; (0, 1) the same divided by 255; (-1, 127/128) Coral's.
       overrides: by layer name (shell pattern, `*` and `?`), for convolutions and dense layers: another scheme (a name,
         such as "int8" for plain 8 bits, or a `Scheme`), or `{"weight_bits": ..., "activation_bits": ...}`.
         The last pattern that matches wins, also over the first and last layers' 8 bits.
       calibration_data: some hundred inputs, so that the copy starts where a pretrained model is: what the scheme's
-        transform does to the weights is undone, DoReFa's kernels get channels of one size where a batch norm can take
-        the difference (see `equalize_channels`), and clip values, ranges and the statistics of batch norms are set from
+        transform does to the weights is undone, DoReFa's kernels get channels of one size where a batch norm can
+        undo it (see `equalize_channels`), and clip values, ranges and the statistics of batch norms are set from
         this data. An array, a list or dict of arrays for several inputs, or a finite `tf.data.Dataset` of batches, as
-        `fit` takes them (labels are ignored). DoReFa's activations have a fixed range that no data can set.
+        for `fit` (labels are ignored). DoReFa's activations have a fixed range that no data can set.
         Of use to a model that was never trained, too: its kernels keep the scale of their initializers, its clip
         values start at the size of its tensors, its batch norms with the statistics of the data.
 
@@ -83,20 +83,20 @@ def quantize_model(
         weights that are not finite, or an argument is out of range.
     """
     base = scheme_named(scheme).with_bits(*_bits(scheme_named(scheme), weight_bits, activation_bits))
-    codes = _input_quantizer(input_range)
+    input_quantizer = _input_quantizer(input_range)
     require_quantizable(model, "quantize_model")
     float_model = strip(model) if is_quantized(model) else model
     source = read_graph(float_model)
     require_supported(source)
     calibration = None
     if calibration_data is not None:
-        calibration = calibration_inputs(calibration_data, float_model, codes.low, codes.high)
-    graph, heirs = canonical(source)
-    placement = place(graph, _layer_schemes(graph, base, overrides or {}), base, codes)
+        calibration = calibration_inputs(calibration_data, float_model, input_quantizer.low, input_quantizer.high)
+    graph, copies = canonical(source)
+    placement = place(graph, _layer_schemes(graph, base, overrides or {}), base, input_quantizer)
     quantized, configs = with_quantizers(graph, placement)
     annotated = build_model(quantized, wrap=lambda layer: _annotate(layer, configs))
-    for layer, heir in heirs.items():
-        heir.set_weights(layer.get_weights())
+    for layer, copy in copies.items():
+        copy.set_weights(layer.get_weights())
     result = in_form_of(model, _fresh(tfmot.quantization.keras.quantize_apply(annotated, scheme=_AsAnnotated())))
     if float_model is model and calibration is not None:
         equalize_channels(result)
@@ -117,10 +117,10 @@ def strip(model: keras.Model) -> keras.Model:
       TypeError: not a tf_keras model; ValueError: the model has no satkeras quantizers.
     """
     require_quantized(model, "strip")
-    graph, heirs = without_quantizers(read_graph(model))
+    graph, copies = without_quantizers(read_graph(model))
     stripped = in_form_of(model, build_model(graph))
-    for layer, heir in heirs.items():
-        heir.set_weights(latent_weights(layer))
+    for layer, copy in copies.items():
+        copy.set_weights(latent_weights(layer))
     return stripped
 
 

@@ -13,7 +13,7 @@ _SUFFIXES = (".keras", ".h5")
 def save_model(model: keras.Model, path: str | os.PathLike) -> None:
     """Saves a model, its optimizer included, to one file: `model.save(path)` that cannot leave half a file.
 
-    The file is written beside `path` and then takes its place, so whenever the process is killed `path` holds either
+    The file is written beside `path` and then replaces it, so whenever the process is killed `path` holds either
     the previous model or the new one.
 
     Args:
@@ -47,14 +47,14 @@ def load_model(path: str | os.PathLike) -> keras.Model:
 
     Raises:
       FileNotFoundError: there is nothing at `path`.
-      ValueError: what is there is not a model that `quantize_model` made.
+      ValueError: what is there is not a model that `quantize_model` returned.
     """
     if not os.path.exists(path):
         raise FileNotFoundError(f"load_model needs a saved model. Received: path={os.fspath(path)!r}: nothing is there")
     model = keras.models.load_model(path)
     if not isinstance(model, keras.Model) or not is_quantized(model):
         raise ValueError(
-            f"load_model needs a model that satkeras.quantize_model made. Received: path={os.fspath(path)!r}, which "
-            "holds another. tf_keras.models.load_model loads any model"
+            f"load_model needs a model that satkeras.quantize_model returned. Received: path={os.fspath(path)!r}, "
+            "which holds another. tf_keras.models.load_model loads any model"
         )
     return model

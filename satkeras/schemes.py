@@ -46,9 +46,9 @@ class Scheme:
 
     def __post_init__(self):
         for name in ("weights", "lone_weights", "activations", "last_activations", "streams"):
-            given = getattr(self, name)
-            if not isinstance(given, Quantizer):
-                raise TypeError(f"{name} must be one of satkeras.quantizers. Received: {name}={given!r}")
+            quantizer = getattr(self, name)
+            if not isinstance(quantizer, Quantizer):
+                raise TypeError(f"{name} must be one of satkeras.quantizers. Received: {name}={quantizer!r}")
         # Not only when a model has such a layer.
         _at_width(self.weights, "first_layer_bits", self.first_layer_bits)
         _at_width(self.weights, "last_layer_bits", self.last_layer_bits)

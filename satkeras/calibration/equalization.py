@@ -12,12 +12,12 @@ TOLERANCE = 0.1
 
 
 def equalize_channels(model: keras.Model) -> None:
-    """Gives all output channels of a kernel the same largest magnitude, where a batch norm alone takes what they make.
+    """Gives all output channels of a kernel the same largest magnitude, where only a batch norm reads them.
 
     On one grid for the whole kernel, which ends at its largest weight, a channel ten times smaller than the largest has
     little left at 4 bits. A batch norm undoes the size of a channel, so the size can be chosen: with moving statistics
     that are scaled alike the model computes what it did. So it does in training, but for the batch norm's epsilon,
-    which bounds the factors. The kernel's root mean square stays, and with it how far a training step turns it.
+    which bounds the factors. The kernel's root mean square stays, and with it how far one training step turns it.
 
     Kernels whose quantizers have other grids stay as they are: k-means finds one for the channels as they come.
 
@@ -44,7 +44,7 @@ def equalize_channels(model: keras.Model) -> None:
 
 
 def _own_norm(node: Node, graph: Graph) -> keras.layers.BatchNormalization | None:
-    """The batch norm that alone takes what a kernel to equalize makes, both called once; None if there is none."""
+    """The batch norm that alone reads the output of a kernel to equalize, both called once; None if there is none."""
     found = weight_variables(node.layer) if has_quantizer(node.layer) else None
     if found is None or not found[1].ends_at_largest:
         return None

@@ -20,10 +20,10 @@ def calibration_inputs(
     """Calibration data as an array for each input of a model.
 
     Args:
-      data: as `input_arrays` takes it.
+      data: as for `input_arrays`.
       model: whose inputs it is for.
-      low: the smallest real value that the input's codes stand for.
-      high: the largest.
+      low: the real value of the input's code 0.
+      high: that of code 255.
       argument: what errors call the data.
 
     Raises:
@@ -39,14 +39,14 @@ def _checked(values: np.ndarray, required, low: float, high: float, argument: st
     if not (np.issubdtype(values.dtype, np.number) and not np.issubdtype(values.dtype, np.complexfloating)):
         raise ValueError(f"{argument} must be real numbers. Received: dtype={values.dtype}")
     if values.ndim != len(required) or any(
-        size not in (None, given) for size, given in zip(required[1:], values.shape[1:], strict=True)
+        size not in (None, received) for size, received in zip(required[1:], values.shape[1:], strict=True)
     ):
         raise ValueError(f"{argument} must have shape (n, {shape}). Received: shape {values.shape}")
     values = values.astype(np.float32)
     if not np.isfinite(values).all():
         raise ValueError(f"{argument} must be finite. Received: NaN or infinity")
-    step = (high - low) / 255
-    if values.min() < low - step or values.max() > high + step:
+    step_size = (high - low) / 255
+    if values.min() < low - step_size or values.max() > high + step_size:
         raise ValueError(
             f"{argument} must lie within input_range={(low, high)}. Received: values from {values.min():g} to "
             f"{values.max():g}"
@@ -88,27 +88,27 @@ def _kernels(model: keras.Model) -> dict[str, Any]:
 def set_ranges(model: keras.Model, inputs: Sequence[np.ndarray], pretrained: keras.Model) -> None:
     """Sets the range of every quantized tensor, in the order they are computed, and corrects every batch norm.
 
-    So each is set for what the quantizers before it make of the data. A batch norm's moving statistics take on the
-    change from the pretrained model to the quantized one, seen on the data; they are not estimated anew, because a
-    network that was trained on augmented images has statistics that no plain image shows. In a network that was never
-    trained they are the data's: ranges must suit what training will make of it.
+    So each range suits a tensor whose predecessors are quantized. To a batch norm's moving statistics the change is
+    added that the data's statistics show from the pretrained model to the quantized one; they are not estimated anew,
+    because a network that was trained on augmented images has statistics that no plain image shows. In a network that
+    was never trained they are the data's: with those, training will normalize.
 
     Args:
       model: a quantized model.
       inputs: for each input of the model, real values of shape (n, ...). All n are held in memory, layer after layer.
-      pretrained: the model that it was made from.
+      pretrained: the float model that was quantized.
     """
     graph = read_graph(model)
-    waiting = {node: len(graph.consumers(node)) for node in graph.nodes}
+    consumers_left = {node: len(graph.consumers(node)) for node in graph.nodes}
     statistics, trained = _statistics_in(pretrained, inputs), _was_trained(pretrained)
     values: dict[Node, list] = {}
-    given = dict(zip(graph.inputs, inputs, strict=True))
+    arrays = dict(zip(graph.inputs, inputs, strict=True))
     for node in graph.nodes:
-        if node in given:
-            values[node] = _batches(given[node])
+        if node in arrays:
+            values[node] = _batches(arrays[node])
             continue
         parents = [values[parent] for parent in node.inputs]
-        batches = parents[0] if len(parents) == 1 else [list(taken) for taken in zip(*parents, strict=True)]
+        batches = parents[0] if len(parents) == 1 else [list(batch) for batch in zip(*parents, strict=True)]
         if quantizes_tensor(node.layer):
             quantizer, variables = output_variables(node.layer)
             quantizer.calibrate(np.concatenate([np.ravel(batch.numpy()) for batch in batches]), variables)
@@ -120,21 +120,21 @@ def set_ranges(model: keras.Model, inputs: Sequence[np.ndarray], pretrained: ker
         mode = {"training": False} if "training" in node.layer._call_spec.arg_names else {}
         values[node] = [node.layer(batch, **mode) for batch in batches]
         for parent in node.inputs:
-            waiting[parent] -= 1
-            if not waiting[parent]:
+            consumers_left[parent] -= 1
+            if not consumers_left[parent]:
                 values.pop(parent, None)
 
 
-def taken_by(nodes: Sequence[Node], graph: Graph, inputs: Sequence[np.ndarray]) -> list[tuple[tf.Tensor, ...]]:
-    """What each of some nodes takes, in inference, batch by batch.
+def inputs_of(nodes: Sequence[Node], graph: Graph, inputs: Sequence[np.ndarray]) -> list[tuple[tf.Tensor, ...]]:
+    """The input tensors of some nodes, in inference, batch by batch.
 
     Args:
       nodes: of one input each.
       graph: the graph that they belong to, as it was read.
       inputs: for each input of the graph, real values of shape (n, ...).
     """
-    taken = keras.Model([node.tensor for node in graph.inputs], [node.inputs[0].tensor for node in nodes])
-    parts = [tf.nest.flatten(taken(list(batch), training=False)) for batch in zip(*map(_batches, inputs), strict=True)]
+    probe = keras.Model([node.tensor for node in graph.inputs], [node.inputs[0].tensor for node in nodes])
+    parts = [tf.nest.flatten(probe(list(batch), training=False)) for batch in zip(*map(_batches, inputs), strict=True)]
     return list(zip(*parts, strict=True))
 
 
@@ -143,19 +143,19 @@ def _batches(values: np.ndarray) -> list:
 
 
 def _statistics_in(model: keras.Model, inputs: Sequence[np.ndarray]) -> dict[str, tuple[np.ndarray, ...]]:
-    """The `_relative_statistics` of what each batch norm of a model takes, by the batch norm's name."""
+    """The `_relative_statistics` of the input of each batch norm of a model, by the batch norm's name."""
     graph = read_graph(model)
     norms = [node for node in graph.nodes if isinstance(node.layer, keras.layers.BatchNormalization)]
     if not norms:
         return {}
     return {
         node.name: _relative_statistics(node.layer, batches)
-        for node, batches in zip(norms, taken_by(norms, graph, inputs), strict=True)
+        for node, batches in zip(norms, inputs_of(norms, graph, inputs), strict=True)
     }
 
 
 def _relative_statistics(norm: keras.layers.BatchNormalization, batches) -> tuple[np.ndarray, ...]:
-    """Mean and variance, channel by channel, of what a batch norm takes, and its epsilon, in units of its moving ones.
+    """Mean and variance of a batch norm's input, by channel, and its epsilon, in units of the moving statistics.
 
     In these units they do not change where the channels of a kernel are scaled, and the moving statistics with them.
     """

@@ -10,7 +10,7 @@ LARGEST_SAMPLE = 20_000
 
 
 def input_scale(values, levels: Sequence[int]) -> float:
-    """beta: the factor that spreads values over five fourths of the levels; 1 step a unit for a tensor of zeros."""
+    """beta: the factor that spreads values over five fourths of the levels; zeros count as a largest value of 1."""
     largest = float(np.abs(values).max(initial=0.0))
     return 1.25 * max(abs(level) for level in levels) / (largest or 1.0)
 
@@ -21,7 +21,7 @@ def weight_thresholds(scaled, levels: Sequence[int], zero_edge: float | None) ->
     Args:
       scaled: real values, any shape.
       levels: integers in order, symmetric around zero; one threshold (levels -1, 1) lies at zero.
-      zero_edge: if given, the two thresholds around zero lie at plus and minus this instead.
+      zero_edge: where the two thresholds around zero lie instead, at plus and minus this; None: midway, too.
     """
     if len(levels) == 2:
         return np.zeros(1, np.float32)

@@ -1,4 +1,4 @@
-"""What a model must be: the checks at the door, made before anything is built."""
+"""What a model must be, checked before anything is built."""
 
 from collections.abc import Iterable
 
@@ -57,7 +57,7 @@ def require_quantizable(model, caller: str) -> None:
     if tfmots:
         raise ValueError(
             f"{caller} needs a float model. Received: {model.name!r}, quantized or annotated by tfmot itself in "
-            f"{_few(tfmots)}. Pass the model that was given to tfmot"
+            f"{_few(tfmots)}. Pass the float model from before"
         )
     rounded = [
         layer.name for layer in model.layers if has_quantizer(layer) and layer.quantize_config.quantizer.num_bits

@@ -11,14 +11,14 @@ from satkeras._compat import call_of, keras
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Node:
-    """One call of one layer; it stands for the tensor that the call makes.
+    """One call of one layer, and the tensor that it returns.
 
     Attributes:
       name: unique in the graph; the layer's name, numbered from the second call of a shared layer on.
       layer: the layer; the same object in every node of a shared layer.
-      inputs: the nodes whose tensors it takes; none for an InputLayer.
+      inputs: the nodes whose tensors are its arguments; none for an InputLayer.
       shape: shape of the tensor without the batch axis.
-      training: the `training=` argument of the call, None if it was not given.
+      training: the `training=` argument of the call, None if there was none.
       tensor: the symbolic tensor in the model that was read; None in a graph that was rewritten.
     """
 
@@ -47,15 +47,15 @@ class Graph:
     name: str
 
     def consumers(self, node: Node) -> list[Node]:
-        """The nodes that take `node`'s tensor, each once for every time it takes it."""
+        """The nodes that read `node`'s tensor, each as often as it reads it."""
         return self._consumers[node]
 
     @functools.cached_property
     def _consumers(self) -> dict[Node, list[Node]]:
         found: dict[Node, list[Node]] = {node: [] for node in self.nodes}
         for node in self.nodes:
-            for taken in node.inputs:
-                found[taken].append(node)
+            for parent in node.inputs:
+                found[parent].append(node)
         return found
 
 
@@ -68,9 +68,9 @@ def read_graph(model: keras.Model) -> Graph:
         stack = list(reversed(tensors))
         while stack:
             layer, index, inputs, kwargs = call_of(stack[-1])
-            waiting = [tensor for tensor in inputs if _key(tensor) not in nodes]
-            if waiting:
-                stack.extend(reversed(waiting))
+            unvisited = [tensor for tensor in inputs if _key(tensor) not in nodes]
+            if unvisited:
+                stack.extend(reversed(unvisited))
                 continue
             tensor = stack.pop()
             key = _key(tensor)
@@ -80,12 +80,12 @@ def read_graph(model: keras.Model) -> Graph:
                 parents = tuple(nodes[_key(tensor)] for tensor in inputs)
                 nodes[key] = Node(name, layer, parents, tuple(tensor.shape[1:]), kwargs.get("training"), tensor)
 
-    def made(tensors) -> tuple[Node, ...]:
+    def nodes_of(tensors) -> tuple[Node, ...]:
         return tuple(nodes[_key(tensor)] for tensor in tensors)
 
     visit(model.inputs)
     visit(model.outputs)
-    return Graph(tuple(nodes.values()), made(model.inputs), made(model.outputs), model.name)
+    return Graph(tuple(nodes.values()), nodes_of(model.inputs), nodes_of(model.outputs), model.name)
 
 
 def _key(tensor) -> tuple[int, int]:
@@ -109,9 +109,9 @@ def build_model(graph: Graph, wrap=lambda layer: layer) -> keras.Model:
             continue
         if id(node.layer) not in wrapped:
             wrapped[id(node.layer)] = wrap(node.layer)
-        taken = [tensors[parent] for parent in node.inputs]
+        arguments = [tensors[parent] for parent in node.inputs]
         kwargs = {} if node.training is None else {"training": node.training}
-        tensors[node] = wrapped[id(node.layer)](_unpack(taken), **kwargs)
+        tensors[node] = wrapped[id(node.layer)](_unpack(arguments), **kwargs)
     inputs = [tensors[node] for node in graph.inputs]
     return keras.Model(_unpack(inputs), _unpack([tensors[node] for node in graph.outputs]), name=graph.name)
 
@@ -119,22 +119,22 @@ def build_model(graph: Graph, wrap=lambda layer: layer) -> keras.Model:
 def in_form_of(like: keras.Model, model: keras.Model) -> keras.Model:
     """The layers of `model` as a model of another's class, with its structure of inputs and outputs and their names.
 
-    A class whose constructor does not take inputs and outputs cannot be made again; a plain `keras.Model` takes its
-    place. An output is named after its layer, so where the last layer has another name, an identity layer with the
-    right one follows, if no other layer has it.
+    A class whose constructor has no arguments for inputs and outputs is replaced by a plain `keras.Model`. An output is
+    named after its layer, so where the last layer has another name, an identity layer with the right one follows, if no
+    other layer has it.
     """
-    taken = {layer.name for layer in model.layers}
+    names = {layer.name for layer in model.layers}
 
     def named(x, name):
         layer = call_of(x)[0]
-        if name in taken:
+        if name in names:
             return x
         return keras.layers.Activation("linear", name=name, dtype=layer.dtype_policy)(x)
 
     outputs = [named(x, name) for x, name in zip(model.outputs, like.output_names, strict=True)]
     parameters = inspect.signature(type(like).__init__).parameters
-    make = type(like) if "inputs" in parameters or {"args", "kwargs"} <= parameters.keys() else keras.Model
-    return make(
+    cls = type(like) if "inputs" in parameters or {"args", "kwargs"} <= parameters.keys() else keras.Model
+    return cls(
         tf.nest.pack_sequence_as(like.input, model.inputs),
         tf.nest.pack_sequence_as(like.output, outputs),
         name=model.name,

@@ -1,4 +1,4 @@
-"""tfmot's quantizing wrapper, made to live with Keras: it can be frozen, saved, cloned and run in mixed precision.
+"""tfmot's quantizing wrapper, adapted to Keras: it can be frozen, saved, cloned and run in mixed precision.
 
 tfmot's own wrapper replaces the layer's kernel by a symbolic tensor for good, builds itself a second time when Keras
 loads it, orders its weights by whether the layer inside was built before, ignores `trainable`, and hands quantizers
@@ -50,7 +50,7 @@ class QuantizeWrapper(TfmotQuantizeWrapper):
     def call(self, inputs, training=None, **kwargs):
         if not self.trainable:
             training = False
-        # Quantizers need no AutoGraph, which would take longer to trace them than everything else together.
+        # Quantizers need no AutoGraph, which traces them more slowly than everything else together.
         call = tf.autograph.experimental.do_not_convert(super().call)
         output = call(inputs, training=training, **kwargs)
         self.quantize_config.set_quantize_weights(self.layer, [latent for latent, *_ in self._weight_vars])

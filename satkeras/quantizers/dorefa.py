@@ -6,7 +6,9 @@ import numpy as np
 import tensorflow as tf
 
 from satkeras._compat import serializable
-from satkeras.formulas import quantization as quant_ops
+from satkeras.formulas import kernels
+from satkeras.formulas.rounding import step_size
+from satkeras.formulas.weights import clamp_weights, odd_grid_ste, symmetric_grid_ste
 from satkeras.quantizers.base import Quantizer, QuantizerVariable, check_num_bits
 from satkeras.quantizers.quant_params import activation_levels
 
@@ -66,10 +68,10 @@ class DoReFaWeightQuantizer(Quantizer):
 
     def normalized(self, latent):
         """The quantized weight in [-1, 1], before any rescale."""
-        clamped = quant_ops.clamp_weights(tf.cast(latent, tf.float32))
+        clamped = clamp_weights(tf.cast(latent, tf.float32))
         if self.num_bits is None:
             return clamped
-        rounded = quant_ops.odd_grid_ste if self.effective_grid == "odd" else quant_ops.symmetric_grid_ste
+        rounded = odd_grid_ste if self.effective_grid == "odd" else symmetric_grid_ste
         return rounded(clamped, self.num_bits)
 
     @property
@@ -102,7 +104,7 @@ class DoReFaWeightQuantizer(Quantizer):
         return 2 if self.effective_grid == "odd" else 1
 
     def scale(self, variables, latent=None):
-        return quant_ops.step_size(magnitude_of(variables), self.levels)
+        return step_size(magnitude_of(variables), self.levels)
 
 
 @serializable
@@ -132,7 +134,7 @@ class DoReFaActivationQuantizer(Quantizer):
         return activation_levels(self.require_rounding(), self.signed)
 
     def __call__(self, inputs, training, weights, **kwargs):
-        return quant_ops.clip_and_round(tf.cast(inputs, tf.float32), tf.constant(1.0), self.levels)
+        return kernels.clip_and_round(tf.cast(inputs, tf.float32), tf.constant(1.0), self.levels)
 
     def scale(self, variables, latent=None):
         return tf.constant(1 / self.levels[1], tf.float32)

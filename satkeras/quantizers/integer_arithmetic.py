@@ -6,7 +6,8 @@ import numpy as np
 import tensorflow as tf
 
 from satkeras._compat import serializable
-from satkeras.formulas import quantization as quant_ops
+from satkeras.formulas import kernels
+from satkeras.formulas.rounding import round_ste, step_size
 from satkeras.quantizers.base import Quantizer, QuantizerVariable, check_num_bits
 from satkeras.quantizers.quant_params import activation_levels
 
@@ -52,7 +53,7 @@ class MaxWeightQuantizer(Quantizer):
         axes = [axis for axis in range(rank) if axis != self.channel_axis(rank)]
         largest = tf.reduce_max(tf.abs(tf.stop_gradient(tf.cast(latent, tf.float32))), axes)
         # A step below float32's normal numbers would be no step at all.
-        return quant_ops.step_size(tf.where(largest > SMALLEST_WEIGHT, largest, tf.ones_like(largest)), self.levels)
+        return step_size(tf.where(largest > SMALLEST_WEIGHT, largest, tf.ones_like(largest)), self.levels)
 
     def __call__(self, inputs, training, weights, **kwargs):
         latent = tf.cast(inputs, tf.float32)
@@ -61,7 +62,7 @@ class MaxWeightQuantizer(Quantizer):
         scale = self.scale(weights, latent)
         if self.depthwise:
             scale = scale[:, None]
-        return quant_ops.round_ste(latent / scale) * scale
+        return round_ste(latent / scale) * scale
 
 
 @serializable
@@ -108,7 +109,7 @@ class MovingRangeQuantizer(Quantizer):
     def __call__(self, inputs, training, weights, **kwargs):
         x = tf.cast(inputs, tf.float32)
         largest = self._tracked(x, weights["range"]) if training else self._known(x, weights["range"])
-        rounded = quant_ops.round_inside if training else quant_ops.clip_and_round
+        rounded = kernels.round_inside if training else kernels.clip_and_round
         return rounded(x, _usable(largest), self.levels)
 
     def calibrate(self, values, variables):
@@ -132,7 +133,7 @@ class MovingRangeQuantizer(Quantizer):
         return tf.maximum(tf.reduce_max(x), -tf.reduce_min(x)) if self.signed else tf.reduce_max(x)
 
     def scale(self, variables, latent=None):
-        return quant_ops.step_size(_usable(tf.convert_to_tensor(variables["range"])), self.levels)
+        return step_size(_usable(tf.convert_to_tensor(variables["range"])), self.levels)
 
 
 def _usable(largest):
@@ -192,7 +193,7 @@ class InputQuantizer(Quantizer):
         if training:
             with tf.control_dependencies(self._unit_checks(x)):
                 x = tf.identity(x)
-        return quant_ops.fake_quantize(x, low, high, 8)
+        return kernels.fake_quantize(x, low, high, 255)
 
     def _unit_checks(self, x):
         smallest, largest = tf.reduce_min(x), tf.reduce_max(x)

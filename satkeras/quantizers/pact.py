@@ -6,9 +6,11 @@ import numpy as np
 import tensorflow as tf
 
 from satkeras._compat import serializable
-from satkeras.formulas import quantization as quant_ops
+from satkeras.formulas import kernels
+from satkeras.formulas.clip_values import best_clip
+from satkeras.formulas.rounding import at_least_ste, step_size
 from satkeras.quantizers.base import Quantizer, QuantizerVariable, check_num_bits
-from satkeras.quantizers.quant_params import activation_levels, best_clip
+from satkeras.quantizers.quant_params import activation_levels
 
 SMALLEST_ALPHA = 1e-4
 
@@ -64,10 +66,9 @@ class PACTQuantizer(Quantizer):
         return activation_levels(self.require_rounding(), self.signed)
 
     def __call__(self, inputs, training, weights, **kwargs):
-        alpha = tf.convert_to_tensor(weights["alpha"])
-        # A floor with a straight-through gradient, so that an alpha driven below zero can come back.
-        alpha = tf.stop_gradient(tf.maximum(alpha, SMALLEST_ALPHA)) + (alpha - tf.stop_gradient(alpha))
-        return quant_ops.pact(tf.cast(inputs, tf.float32), alpha, self.levels, self.calibrated)
+        alpha = at_least_ste(tf.convert_to_tensor(weights["alpha"]), SMALLEST_ALPHA)
+        pact = kernels.calibrated_pact if self.calibrated else kernels.pact
+        return pact(tf.cast(inputs, tf.float32), alpha, self.levels)
 
     def calibrate(self, values, variables):
         clip = best_clip(values, self.levels)
@@ -75,4 +76,4 @@ class PACTQuantizer(Quantizer):
             variables["alpha"].assign(clip)
 
     def scale(self, variables, latent=None):
-        return quant_ops.step_size(tf.maximum(tf.convert_to_tensor(variables["alpha"]), SMALLEST_ALPHA), self.levels)
+        return step_size(tf.maximum(tf.convert_to_tensor(variables["alpha"]), SMALLEST_ALPHA), self.levels)

@@ -86,26 +86,3 @@ def activation_levels(num_bits: int, signed: bool) -> tuple[int, int]:
         return 0, 2**num_bits - 1
     top = 2 ** (num_bits - 1) - 1
     return (-128 if num_bits == 8 else -top), top
-
-
-def best_clip(values: np.ndarray, levels: tuple[int, int]) -> float:
-    """The clip value with the smallest mean squared error of `values` on a grid of `levels` that ends there.
-
-    Args:
-      values: float32, any shape; of more than 2^18 a regular sample is looked at.
-      levels: `(qmin, qmax)`; the grid's steps are `clip / qmax` wide.
-
-    Returns:
-      A clip value between a hundredth of and the whole largest value on the grid's side of zero; 0.0 if there is none.
-    """
-    flat = np.asarray(values, np.float32).ravel()
-    flat = np.abs(flat) if levels[0] < 0 else np.maximum(flat, 0)
-    largest = float(flat.max())
-    sample = flat[:: max(1, flat.size >> 18)]
-    clips = largest * np.geomspace(0.01, 1, 120)
-
-    def error(clip):
-        steps = levels[1] / clip
-        return np.square(np.minimum(np.rint(sample * steps), levels[1]) / steps - sample).sum()
-
-    return float(min(clips[::-1], key=error)) if largest > 0 else 0.0

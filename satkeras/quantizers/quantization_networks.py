@@ -30,7 +30,7 @@ class QuantizationNetworksWeightQuantizer(StepQuantizer):
       inference  alpha (Y_0 + sum_i s_i [beta w >= b_i])
 
     Gradient: the derivative of the training formula, for w, alpha, beta and (if they learn) the thresholds, see
-    `step_ops.soft_steps`. alpha and beta are one number a layer. Theirs and the thresholds' gradients, sums over N
+    `kernels.soft_staircase`. alpha and beta are one number a layer. Theirs and the thresholds' gradients, sums over N
     weights, are divided by sqrt(N p), p the largest level: without that, which the paper does not have, any learning
     rate that moves the weights throws alpha about (LSQ, section 2.2). The temperature T is a variable of the layer that
     `satkeras.callbacks` raises; without a callback it is 10.

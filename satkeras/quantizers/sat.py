@@ -6,7 +6,7 @@ from typing import Any
 import tensorflow as tf
 
 from satkeras._compat import serializable
-from satkeras.formulas import quantization as quant_ops
+from satkeras.formulas.weights import rescale_factor, unbiased_stddev
 from satkeras.quantizers.dorefa import DoReFaWeightQuantizer, magnitude_of
 
 RESCALES = ("constant", "stddev")
@@ -49,12 +49,12 @@ class SATWeightQuantizer(DoReFaWeightQuantizer):
 
     def _factor(self, latent, quantized):
         if self.rescale == "stddev":
-            target = quant_ops.unbiased_stddev(latent)
+            target = unbiased_stddev(latent)
         else:
             # Keras' kernels are (h, w, in, out) and (in, out).
             fan_out = latent.shape.num_elements() / (1 if self.depthwise else latent.shape[-2])
             target = tf.constant(fan_out**-0.5, tf.float32)
-        return quant_ops.rescale_factor(quantized, target)
+        return rescale_factor(quantized, target)
 
     def __call__(self, inputs, training, weights, **kwargs):
         latent = tf.cast(inputs, tf.float32)

@@ -7,9 +7,9 @@ from functools import partial
 import numpy as np
 import tensorflow as tf
 
-from satkeras.formulas import clustering
-from satkeras.formulas import quantization as quant_ops
-from satkeras.formulas import staircases as step_ops
+from satkeras.formulas import clustering, kernels
+from satkeras.formulas.rounding import at_least_ste, scale_gradient
+from satkeras.formulas.staircases import staircase
 from satkeras.quantizers.base import Quantizer, QuantizerVariable
 
 SMALLEST_SCALE = 1e-8
@@ -69,7 +69,7 @@ class StepQuantizer(Quantizer):
             # Zero until the thresholds are set.
             QuantizerVariable("beta", "scale", from_data=True),
             QuantizerVariable("temperature", "state", learned=False),
-            QuantizerVariable("phase", "state", step_ops.SOFT, learned=False, dtype="int32"),
+            QuantizerVariable("phase", "state", kernels.SOFT, learned=False, dtype="int32"),
         )
 
     def calibrate(self, values, variables):
@@ -103,16 +103,16 @@ class StepQuantizer(Quantizer):
         )
         temperature = tf.where(temperature > 0, temperature, DEFAULT_TEMPERATURE)
         alpha, beta = (_positive(weights[name]) for name in ("alpha", "beta"))
-        off = tf.equal(phase, step_ops.OFF)
+        off = tf.equal(phase, kernels.OFF)
         with _thresholds_known(tf.not_equal(own_beta, 0.0) | off):
             x = tf.identity(x)
         if not training:
-            steps = partial(step_ops.unit_steps, x, alpha, beta, thresholds, self.level_set)
+            steps = partial(staircase, x, alpha, beta, thresholds, self.level_set)
             # A branch must not hand its own input through.
             return tf.cond(off, lambda: tf.identity(x), steps)
         factor = tf.math.rsqrt(tf.cast(self.count(x), tf.float32) * self.levels[1])  # pyright: ignore
-        learned = (quant_ops.scale_gradient(parameter, factor) for parameter in (alpha, beta, thresholds))
-        return step_ops.soft_steps(
+        learned = (scale_gradient(parameter, factor) for parameter in (alpha, beta, thresholds))
+        return kernels.soft_staircase(
             x,
             *learned,
             temperature=temperature,
@@ -129,15 +129,13 @@ class StepQuantizer(Quantizer):
         self.require_rounding()
         if not self.is_initialized(variables):
             raise ValueError("its thresholds are still unknown: call satkeras.set_thresholds(model, images) first")
-        if int(np.asarray(variables["phase"])) == step_ops.OFF:
+        if int(np.asarray(variables["phase"])) == kernels.OFF:
             raise ValueError('it is switched off: call satkeras.set_phase(model, "both") or train "activations" first')
         return super().quant_params(variables, latent)
 
 
 def _positive(scale):
-    """A floor with a straight-through gradient, so that a scale driven below zero can come back."""
-    scale = tf.convert_to_tensor(scale)
-    return tf.stop_gradient(tf.maximum(scale, SMALLEST_SCALE)) + (scale - tf.stop_gradient(scale))
+    return at_least_ste(tf.convert_to_tensor(scale), SMALLEST_SCALE)
 
 
 def _thresholds_known(known):

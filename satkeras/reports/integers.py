@@ -23,7 +23,7 @@ class IntegerWeight:
     Attributes:
       integers: int32, in the kernel's shape.
       params: their grid; `params.dequantize(integers)` is the quantized kernel.
-      num_bits: the width that the quantizer was asked for.
+      num_bits: the width of its quantizer.
     """
 
     integers: np.ndarray
@@ -59,12 +59,12 @@ def save_integer_weights(model: keras.Model, path: str | os.PathLike) -> None:
       scale        float32, a scalar or one for each channel: the real size of an integer step
       zero_point   int32 scalar: real = scale * (integer - zero_point)
       axis         int32 scalar: the kernel's axis that `scale` runs along, -1 for a scalar
-      bits         int32 scalar: the width that the quantizer was asked for
+      bits         int32 scalar: the width of the quantizer
       levels       int32 (2,): the smallest and the largest integer of the grid
 
     Args:
       model: what `quantize_model` returned.
-      path: where the file goes, taken as it is; its folder must exist.
+      path: where the file goes, with its ending; its folder must exist.
 
     Raises:
       TypeError, ValueError: as `integer_weights`; `path` is not one of a file that can be written.

@@ -119,8 +119,8 @@ class Summary:
 def summary(model: keras.Model) -> Summary:
     """Bits, grids, clip values, bytes and multiplications of a model that `quantize_model` returned.
 
-    The bytes are those of the weights at their widths. The exporter stores them as int8, where 4-bit weights take a
-    byte each, and adds an operator where a layer's input branches off a stream.
+    The bytes are those of the weights at their widths. The exporter stores them as int8, where a 4-bit weight is a
+    byte, and adds an operator where a layer's input branches off a stream.
 
     Raises:
       TypeError: not a tf_keras model; ValueError: one without satkeras quantizers.

@@ -20,7 +20,7 @@ class TensorBoardQuantization(keras.callbacks.Callback):
 
         q.fit(images, labels, callbacks=[satkeras.TensorBoardQuantization("logs", images[:100])])
 
-    At the end of every `frequency`-th epoch, from the first on, with the epoch as step:
+    At the end of every `frequency`-th epoch, from the first on, with the epoch as TensorBoard's step:
 
       quant_<layer>/integers              histogram of the kernel's integers, a bucket for each level
       quant_<layer>/step, scale, offset   the learned variables of its quantizer that are a number, by their role
@@ -33,14 +33,14 @@ class TensorBoardQuantization(keras.callbacks.Callback):
     has no integers (full precision, NaN) is left out. Only TensorFlow is needed to write, `tensorboard` to look.
 
     Args:
-      log_dir: folder of the event files; made when training starts.
-      data: a batch of inputs as the model takes them, an array or a list of one for each input; they go through the
-        model in one piece. None: no data.
+      log_dir: folder of the event files; created when training starts.
+      data: a batch of inputs for the model, an array or a list of one for each input; they go through the model in
+        one piece. None: no data.
       frequency: epochs from one log to the next.
 
     Raises:
       TypeError, ValueError: a bad argument; when training starts, a model that `quantize_model` did not return, data
-        that do not fit it, or a folder that cannot be made.
+        that do not fit it, or a folder that cannot be created.
     """
 
     def __init__(self, log_dir: str | os.PathLike, data=None, frequency: int = 1):
@@ -76,7 +76,7 @@ class TensorBoardQuantization(keras.callbacks.Callback):
             self._writer = tf.summary.create_file_writer(self.log_dir)
         except tf.errors.OpError as error:
             raise ValueError(
-                f"log_dir must be a folder that can be made and written. Received: {self.log_dir} ({error.message})"
+                f"log_dir must be a folder that can be created and written. Received: {self.log_dir} ({error.message})"
             ) from error
 
     def on_epoch_end(self, epoch, logs=None):
@@ -140,9 +140,9 @@ def _log_tensor(layer, before: np.ndarray, after: np.ndarray) -> None:
         return
     quantizer, variables = output_variables(layer)
     params = quantizer.quant_params({name: value.numpy() for name, value in variables.items()})
-    steps = before / params.scale + params.zero_point
+    unrounded = before / params.scale + params.zero_point
     # The same slack as in QuantParams.integers_of: what float32 rounding explains.
-    beyond = (steps < params.qmin - 1e-3) | (steps > params.qmax + 1e-3)
+    beyond = (unrounded < params.qmin - 1e-3) | (unrounded > params.qmax + 1e-3)
     _write_scalar(f"{layer.name}/clipped_share", beyond.mean())
     _write_histogram(f"{layer.name}/integers", params.quantize(after), quantizer)
 

@@ -1,9 +1,9 @@
 """Keras callbacks that drive training.
 
-Quantization Networks trains with sigmoids that become steps as their temperature rises. The temperatures are variables
-of the model, saved with it, and a callback makes the next one of the last: a run that resumes from a checkpoint goes on
-at the temperature where it stopped, whatever epoch Keras counts from. Only quantizers that train take part: not those
-that `set_phase` has switched off or fixed.
+Quantization Networks trains with sigmoids that become a staircase as their temperature rises. The temperatures are
+variables of the model, saved with it, and a callback computes the next one from the last: a run that resumes from a
+checkpoint goes on at the temperature where it stopped, whatever epoch Keras counts from. Only quantizers that train
+take part: not those that `set_phase` has switched off or fixed.
 """
 
 import numpy as np
@@ -64,7 +64,7 @@ class TemperaturePerStep(TemperaturePerEpoch):
     """Raises the temperature before every training step: a smooth form of the paper's schedule.
 
     Args:
-      increase: what each step adds; the paper's schedule is 5 or 10 divided by the steps of an epoch.
+      increase: what each training step adds; the paper's schedule is 5 or 10 divided by the training steps of an epoch.
       highest: where it stops.
 
     Raises:
@@ -85,7 +85,7 @@ class GeometricTemperature(_Temperature):
     (`gradient_temperature=None`) can follow them. Not the paper's; docs/results/fine_tuning.md has runs of both.
 
     Args:
-      steps: how many training steps lead from the lowest to the highest, q = (highest / lowest)^(1 / steps).
+      training_steps: how many lead from the lowest to the highest, q = (highest / lowest)^(1 / training_steps).
       lowest: the first temperature.
       highest: where it stops.
 
@@ -93,14 +93,14 @@ class GeometricTemperature(_Temperature):
       ValueError: an argument is not positive, highest is below lowest, or the model has no quantizers of scheme "qn".
     """
 
-    def __init__(self, steps: int, lowest: float = 5.0, highest: float = 300.0):
+    def __init__(self, training_steps: int, lowest: float = 5.0, highest: float = 300.0):
         super().__init__()
-        _require_positive(steps=steps, lowest=lowest, highest=highest)
+        _require_positive(training_steps=training_steps, lowest=lowest, highest=highest)
         if highest < lowest:
             raise ValueError(f"highest must not be below lowest. Received: lowest={lowest!r}, highest={highest!r}")
         self.lowest = lowest
         self.highest = highest
-        self.factor = (highest / lowest) ** (1 / steps)
+        self.factor = (highest / lowest) ** (1 / training_steps)
 
     def next_temperature(self, temperature):
         return min(max(temperature * self.factor, self.lowest), self.highest)

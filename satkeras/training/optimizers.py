@@ -8,11 +8,11 @@ from satkeras.quantizers.base import QuantizerVariable, Role
 
 
 def learned_variables(model: keras.Model, *roles: Role) -> list[tf.Variable]:
-    """The variables that the quantizers of a model learn: clip values, steps, scales, thresholds, offsets.
+    """The variables that the quantizers of a model learn: clip values, step sizes, scales, thresholds, offsets.
 
     Args:
       model: what `quantize_model` returned; a float model has none.
-      roles: only variables of one of these roles (`satkeras.quantizers.QuantizerVariable`); all, if none is given.
+      roles: only variables of one of these roles (`satkeras.quantizers.QuantizerVariable`); all by default.
     """
     return [
         variable

@@ -8,8 +8,8 @@ import numpy as np
 
 from satkeras._compat import first_call, keras, output_variables, weight_variables
 from satkeras.calibration.data import InputData
-from satkeras.calibration.ranges import calibration_inputs, taken_by
-from satkeras.formulas.staircases import FIXED, OFF, SOFT
+from satkeras.calibration.ranges import calibration_inputs, inputs_of
+from satkeras.formulas.kernels import FIXED, OFF, SOFT
 from satkeras.models.graph import read_graph
 from satkeras.models.insertion import has_quantizer, quantizes_tensor
 from satkeras.models.stored import stored_step
@@ -112,25 +112,25 @@ def _free(wrapper) -> None:
 
 
 def set_thresholds(model: keras.Model, data: InputData) -> None:
-    """Sets the activations' thresholds from data, by k-means of what each tensor is when no activation is quantized.
+    """Sets the activations' thresholds from data, by k-means of each tensor's values while no activation is quantized.
 
     Call it before activations train: with a new model, or after phase "weights".
 
     Args:
       model: what `quantize_model` returned for scheme "qn".
-      data: some hundred inputs, as `quantize_model` takes its `calibration_data`; the paper uses 1,000.
+      data: some hundred inputs, as the `calibration_data` of `quantize_model`; the paper uses 1,000.
 
     Raises:
       TypeError: the data is of no such kind.
       ValueError: the model has no quantizers of scheme "qn"; the data is empty, of another shape, or out of range.
     """
     found = {staircase.wrapper: staircase for staircase in required_staircases(model) if staircase.is_activation}
-    codes = next(
+    input_quantizer = next(
         layer.quantize_config.quantizer
         for layer in model.layers
         if has_quantizer(layer) and isinstance(layer.quantize_config.quantizer, InputQuantizer)
     )
-    inputs = calibration_inputs(data, model, codes.low, codes.high, "data")
+    inputs = calibration_inputs(data, model, input_quantizer.low, input_quantizer.high, "data")
     graph = read_graph(model)
     nodes = [node for node in graph.nodes if node.layer in found]
     if not nodes:
@@ -138,7 +138,7 @@ def set_thresholds(model: keras.Model, data: InputData) -> None:
     phases = {layer: int(staircase.variables["phase"]) for layer, staircase in found.items()}
     for staircase in found.values():
         staircase.variables["phase"].assign(OFF)
-    for node, batches in zip(nodes, taken_by(nodes, graph, inputs), strict=True):
+    for node, batches in zip(nodes, inputs_of(nodes, graph, inputs), strict=True):
         staircase = found[node.layer]
         staircase.quantizer.calibrate(np.concatenate([np.ravel(batch) for batch in batches]), staircase.variables)
     for layer, staircase in found.items():
@@ -148,7 +148,7 @@ def set_thresholds(model: keras.Model, data: InputData) -> None:
 def freeze(model: keras.Model) -> None:
     """Snaps the activations' thresholds to the 8-bit grid of the tensors they read: midway between two codes.
 
-    No prediction changes, because the tensors are on that grid already. But it takes the thresholds off the codes
+    No prediction changes, because the tensors are on that grid already. But the thresholds move off the codes
     themselves, where float32 rounding could decide; call it at the end of training.
 
     Args:
@@ -161,14 +161,14 @@ def freeze(model: keras.Model) -> None:
     _require_thresholds(found)
     for staircase in found:
         if staircase.is_activation:
-            step = stored_step(first_call(staircase.wrapper).parent_nodes[0])
-            codes = first_codes(staircase.quantizer, staircase.variables, float(step) * np.arange(256))
-            staircase.quantizer.move_thresholds((codes - 0.5) * float(step), staircase.variables)
+            step_size = float(stored_step(first_call(staircase.wrapper).parent_nodes[0]))
+            codes = first_codes(staircase.quantizer, staircase.variables, step_size * np.arange(256))
+            staircase.quantizer.move_thresholds((codes - 0.5) * step_size, staircase.variables)
 
 
 def _require_thresholds(found: list[Staircase]) -> None:
-    waiting = [
+    unset = [
         staircase.wrapper.name for staircase in found if not staircase.quantizer.is_initialized(staircase.variables)
     ]
-    if waiting:
-        raise ValueError(f"Call satkeras.set_thresholds(model, images) first. Without thresholds: {waiting}")
+    if unset:
+        raise ValueError(f"Call satkeras.set_thresholds(model, images) first. Without thresholds: {unset}")

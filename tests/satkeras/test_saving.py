@@ -137,7 +137,7 @@ def test_what_cannot_be_saved_or_loaded(float_model, tmp_path):
     with pytest.raises(FileNotFoundError, match="nothing is there"):
         satkeras.load_model(tmp_path / "none.keras")
     satkeras.save_model(float_model, tmp_path / "float.keras")
-    with pytest.raises(ValueError, match="a model that satkeras.quantize_model made"):
+    with pytest.raises(ValueError, match="a model that satkeras.quantize_model returned"):
         satkeras.load_model(tmp_path / "float.keras")
 
 

@@ -9,7 +9,6 @@ from tf_keras import layers
 import satkeras
 from satkeras._compat import output_variables, weight_variables
 from satkeras.models.insertion import quantizes_tensor
-from satkeras.quantizers.quant_params import activation_levels, best_clip
 
 
 @pytest.fixture
@@ -89,11 +88,11 @@ def test_batch_norms_take_on_what_quantization_changed(pretrained, images):
     norm.moving_variance.assign(norm.moving_variance * 2.0)
     model = satkeras.quantize_model(pretrained, "sat", weight_bits=2, calibration_data=images[0])
 
-    def taken(model, name):
+    def statistics(model, name):
         values = tf_keras.Model(model.inputs, model.get_layer(name).output).predict(images[0], verbose=0)
         return values.mean((0, 1, 2), np.float64), values.var((0, 1, 2), np.float64)
 
-    (old_mean, old_variance), (mean, variance) = taken(pretrained, "stem"), taken(model, "quant_stem")
+    (old_mean, old_variance), (mean, variance) = statistics(pretrained, "stem"), statistics(model, "quant_stem")
     found = model.get_layer("stem_bn")
     kernel = pretrained.get_layer("stem").get_weights()[0]
     factor = np.abs(start_of(pretrained, "stem", "sat") / kernel).max((0, 1, 2))
@@ -174,23 +173,3 @@ def test_bad_calibration_data(change, match, residual_model, images):
 def test_calibration_data_of_no_kind(residual_model):
     with pytest.raises(TypeError, match="Received: str"):
         satkeras.quantize_model(residual_model, calibration_data="images")
-
-
-@pytest.mark.parametrize("bits", [2, 4, 8])
-@pytest.mark.parametrize("signed", [False, True])
-def test_the_best_clip_has_the_smallest_error(bits, signed):
-    values = np.random.default_rng(0).normal(0, 2, 5000).astype(np.float32)
-    qmin, qmax = activation_levels(bits, signed)
-    kept = values if signed else np.maximum(values, 0)
-
-    def error(clip):
-        return np.square(np.clip(np.rint(kept / clip * qmax), qmin, qmax) * clip / qmax - kept).mean()
-
-    found = best_clip(values, (qmin, qmax))
-    # The candidates lie 4 % apart.
-    assert error(found) <= 1.1 * min(error(clip) for clip in np.linspace(0.1, 9, 400))
-
-
-def test_the_best_clip_of_nothing():
-    assert best_clip(np.zeros(4, np.float32), (0, 15)) == 0.0
-    assert best_clip(-np.ones(4, np.float32), (0, 15)) == 0.0

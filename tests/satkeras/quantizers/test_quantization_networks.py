@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from satkeras.formulas import staircases as step_ops
-from satkeras.formulas.staircases import FIXED, OFF, SOFT
+from satkeras.formulas.kernels import FIXED, OFF, SOFT
+from satkeras.formulas.staircases import soft_staircase
 from satkeras.quantizers import (
     MaxWeightQuantizer,
     MovingRangeQuantizer,
@@ -49,7 +49,7 @@ def numbers(variables):
     return tuple(variables[name].numpy().astype(np.float64) for name in ("alpha", "beta", "thresholds"))
 
 
-def steps(x, alpha, beta, thresholds, levels):
+def staircase(x, alpha, beta, thresholds, levels):
     """The paper's eq. 5 and 12: `alpha (sum_i s_i A(beta x - b_i) - o)`."""
     heights = np.diff(levels)
     offset = -levels[0]
@@ -57,9 +57,9 @@ def steps(x, alpha, beta, thresholds, levels):
 
 
 def sigmoids(x, alpha, beta, thresholds, levels, temperature):
-    """The paper's eq. 7, and sigma (1 - sigma) of each step."""
+    """The paper's eq. 7."""
     sigma = 1 / (1 + np.exp(-temperature * (beta * x[..., None] - thresholds)))
-    return alpha * ((np.diff(levels) * sigma).sum(-1) + levels[0]), sigma * (1 - sigma)
+    return alpha * ((np.diff(levels) * sigma).sum(-1) + levels[0])
 
 
 def test_the_levels_are_the_papers():
@@ -83,20 +83,14 @@ def test_initial_values_are_the_papers(quantizer, built):
 
 
 @BOTH
-def test_inference_computes_unit_steps_on_the_grid(quantizer, built, integers_on_grid):
+def test_inference_computes_a_staircase_on_the_grid(quantizer, built, integers_on_grid):
     values = values_for(quantizer)
     variables = built(quantizer, values)
     alpha, beta, thresholds = numbers(variables)
     values = values[np.abs(beta * values[..., None] - thresholds).min(-1) > 1e-4]
     found = quantizer(tf.constant(values), False, variables).numpy()
-    np.testing.assert_allclose(found, steps(values, alpha, beta, thresholds, quantizer.level_set), rtol=1e-6)
+    np.testing.assert_allclose(found, staircase(values, alpha, beta, thresholds, quantizer.level_set), rtol=1e-6)
     assert set(integers_on_grid(quantizer, values, variables)) == set(quantizer.level_set)
-
-
-def test_a_value_on_a_threshold_takes_the_step():
-    levels, thresholds = (-1, 0, 1), tf.constant([-0.5, 0.5])
-    found = step_ops.unit_steps(tf.constant([-0.25, 0.25]), tf.constant(3.0), tf.constant(2.0), thresholds, levels)
-    np.testing.assert_array_equal(found, [0, 3])
 
 
 @pytest.mark.parametrize("temperature", [1.0, 20.0])
@@ -105,7 +99,7 @@ def test_training_computes_sigmoids(quantizer, temperature, built):
     values = values_for(quantizer)
     variables = built(quantizer, values)
     variables["temperature"].assign(temperature)
-    expected, _ = sigmoids(values, *numbers(variables), quantizer.level_set, temperature)
+    expected = sigmoids(values, *numbers(variables), quantizer.level_set, temperature)
     found = quantizer(tf.constant(values), True, variables)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5 * quantizer.levels[1] * numbers(variables)[0])
 
@@ -114,51 +108,8 @@ def test_without_a_callback_the_temperature_is_10(built):
     quantizer = QuantizationNetworksWeightQuantizer("ternary")
     values = values_for(WEIGHTS[2])
     variables = built(quantizer, values)
-    expected, _ = sigmoids(values, *numbers(variables), (-1, 0, 1), 10.0)
+    expected = sigmoids(values, *numbers(variables), (-1, 0, 1), 10.0)
     np.testing.assert_allclose(quantizer(tf.constant(values), True, variables), expected, rtol=1e-4, atol=1e-6)
-
-
-@pytest.mark.parametrize(("temperature", "limit"), [(4.0, None), (30.0, None), (30.0, 5.0), (3.0, 5.0)])
-@pytest.mark.parametrize("levels", [(-1, 1), (-4, -2, -1, 0, 1, 2, 4), (0, 1, 2, 3)], ids=str)
-def test_gradients(levels, temperature, limit, value_and_gradients):
-    rng = np.random.default_rng(2)
-    x = rng.normal(0, 1, 300)
-    incoming = rng.normal(size=300)
-    alpha, beta = 0.3, 1.7
-    thresholds = np.convolve(levels, [0.5, 0.5], "valid") + 0.1
-    found = value_and_gradients(
-        lambda *tensors: step_ops.soft_steps(*tensors, tf.constant(temperature), levels, limit),
-        *(x, alpha, beta, thresholds),
-        incoming=incoming,
-    )
-    value, _ = sigmoids(x, alpha, beta, thresholds, levels, temperature)
-    slope = min(temperature, limit or np.inf)
-    _, derivatives = sigmoids(x, alpha, beta, thresholds, levels, slope)
-    steepness = (np.diff(levels) * derivatives).sum(-1)
-    expected = (
-        value,
-        incoming * alpha * beta * slope * steepness,
-        (incoming * value).sum() / alpha,
-        (incoming * alpha * slope * x * steepness).sum(),
-        -alpha * slope * np.diff(levels) * (incoming[:, None] * derivatives).sum(0),
-    )
-    for one, other in zip(found, expected, strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
-
-
-def test_gradients_are_those_of_autodiff(value_and_gradients):
-    levels, temperature = (-4, -2, -1, 0, 1, 2, 4), 3.0
-    arguments = np.random.default_rng(0).normal(size=200), 0.7, 1.2, [-3.1, -1.4, -0.6, 0.4, 1.6, 2.9]
-
-    def formula(x, alpha, beta, thresholds):
-        sigma = tf.sigmoid(temperature * (beta * x[:, None] - thresholds))
-        return alpha * (tf.linalg.matvec(sigma, tf.constant(np.diff(levels), tf.float32)) + levels[0])
-
-    def ours(*tensors):
-        return step_ops.soft_steps(*tensors, tf.constant(temperature), levels)
-
-    for one, other in zip(value_and_gradients(ours, *arguments), value_and_gradients(formula, *arguments), strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("jit_compile", [False, True], ids=["graph", "xla"])
@@ -187,7 +138,7 @@ def test_learned_scales_take_their_gradient_divided_by_the_root_of_the_count(cls
     found = tape.gradient(total, [variables[name] for name in names])
     tensors = [variables[name].numpy() for name in names]
     _, _, *plain = value_and_gradients(
-        lambda *tensors: step_ops.soft_steps(*tensors, tf.constant(10.0), quantizer.level_set), x, *tensors
+        lambda *tensors: soft_staircase(*tensors, tf.constant(10.0), quantizer.level_set), x, *tensors
     )
     count = x.size if cls is QuantizationNetworksWeightQuantizer else x[0].size
     for one, other in zip(found, plain, strict=True):

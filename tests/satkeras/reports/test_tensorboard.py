@@ -176,5 +176,5 @@ def test_what_is_refused_before_the_training(residual_model, images, tmp_path):
         ):
             fit(model, images, TensorBoardQuantization(tmp_path, data))
     (tmp_path / "file").touch()
-    with pytest.raises(ValueError, match="log_dir must be a folder that can be made and written. Received: .*file"):
+    with pytest.raises(ValueError, match="log_dir must be a folder that can be created and written. Received: .*file"):
         fit(model, images, TensorBoardQuantization(tmp_path / "file"))

@@ -200,7 +200,11 @@ def test_models_and_arguments_that_are_refused(model, images):
     for arguments in ({"increase": 0}, {"highest": -1.0}):
         with pytest.raises(ValueError, match="must be positive. Received:"):
             TemperaturePerStep(**arguments)
-    for arguments in ({"steps": 0}, {"steps": 9, "lowest": -1.0}, {"steps": 9, "highest": np.inf}):
+    for arguments in (
+        {"training_steps": 0},
+        {"training_steps": 9, "lowest": -1.0},
+        {"training_steps": 9, "highest": np.inf},
+    ):
         with pytest.raises(ValueError, match="must be positive. Received:"):
             GeometricTemperature(**arguments)
     with pytest.raises(ValueError, match="highest must not be below lowest. Received: lowest=5.0, highest=2"):

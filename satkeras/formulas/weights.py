@@ -1,0 +1,60 @@
+"""Weights on a grid in [-1, 1]: DoReFa's tanh transform and its two grids, and the rescale of SAT."""
+
+import tensorflow as tf
+
+from satkeras.formulas.rounding import round_ste
+
+
+def clamp_weights(weights):
+    """`tanh(w) / max|tanh(w)|`, the maximum over the whole tensor: weights in [-1, 1] (DoReFa, eq. 9).
+
+    Differentiated as it stands, through the maximum too, as the authors of SAT do. An all-zero tensor stays zero.
+
+    Args:
+      weights: float tensor of any shape.
+    """
+    bounded = tf.tanh(weights)
+    largest = tf.reduce_max(tf.abs(bounded))
+    return bounded / tf.where(largest > 0, largest, tf.ones_like(largest))
+
+
+def odd_grid_ste(clamped, num_bits):
+    """`2 q_k((x + 1) / 2) - 1` with `q_k(x) = round(a x) / a` and `a = 2^k - 1` (DoReFa, eq. 9).
+
+    The result times `a` is an odd integer in [-a, a]: 2^k levels, none of them zero. Straight-through gradient.
+
+    Args:
+      clamped: float tensor in [-1, 1].
+      num_bits: k.
+    """
+    a = float(2**num_bits - 1)
+    return (2.0 * round_ste((clamped + 1.0) * (a / 2.0)) - a) / a
+
+
+def symmetric_grid_ste(clamped, num_bits):
+    """`round(n x) / n` with `n = 2^(k-1) - 1`.
+
+    The result times `n` is an integer in [-n, n]: 2^k - 1 levels, zero among them. Straight-through gradient.
+
+    Args:
+      clamped: float tensor in [-1, 1].
+      num_bits: k, at least 2.
+    """
+    n = float(2 ** (num_bits - 1) - 1)
+    return round_ste(clamped * n) / n
+
+
+def rescale_factor(quantized, target_stddev):
+    """The constant that gives `quantized` the standard deviation `target_stddev` (SAT, section 3; no gradient)."""
+    return tf.stop_gradient(target_stddev) / unbiased_stddev(quantized)
+
+
+def unbiased_stddev(values):
+    """The standard deviation over the whole tensor, with N - 1; 1 for a tensor without any, or beyond float32."""
+    values = tf.stop_gradient(values)
+    count = tf.cast(tf.size(values), tf.float32)
+    # One constant factor: the graph optimizer would make one of two, and round otherwise.
+    variance = tf.math.reduce_variance(values) * (count / tf.maximum(count - 1.0, 1.0))
+    # A constant tensor's variance is not exactly zero in float32.
+    usable = (variance > 1e-12 * tf.reduce_mean(tf.square(values))) & tf.math.is_finite(variance)
+    return tf.sqrt(tf.where(usable, variance, tf.ones_like(variance)))
