@@ -21,7 +21,7 @@ from tflite_export.lowering.packing import pack_weights
 from tflite_export.plan import KERNELS, Plan
 from tflite_export.verification.interpreter import RESOLVERS
 from tflite_export.verification.kernels import kernel_problems
-from tflite_export.verification.report import OperatorSummary, Report
+from tflite_export.verification.report import OperatorSummary, Report, Verification
 from tflite_export.verification.twin import build_twin
 from tflite_export.verification.verify import breaches, input_codes, random_images, verify
 
@@ -148,7 +148,7 @@ def _widths(model: keras.Model) -> str:
 
 
 def _report(path, plan: Plan, content: bytes, input_type, output_type, weight_storage, verification) -> Report:
-    summaries = tuple(_operator_summaries(plan, content))
+    summaries = tuple(_operator_summaries(plan, content, verification))
     return Report(
         path=path,
         file_bytes=len(content),
@@ -164,30 +164,32 @@ def _report(path, plan: Plan, content: bytes, input_type, output_type, weight_st
     )
 
 
-def _operator_summaries(plan: Plan, content: bytes) -> Iterator[OperatorSummary]:
+def _operator_summaries(plan: Plan, content: bytes, verification: Verification | None) -> Iterator[OperatorSummary]:
     model = read_model(content)
     graph = model.subgraphs[0]
-    names = {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
-    before = (
-        len(graph.operators)
-        - len(plan.operators)
-        - sum(graph.tensors[index].type != schema.TensorType.INT8 for index in graph.outputs)
-    )
+    builtins = {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
+    compared = verification.tensors if verification is not None else (None,) * len(plan.operators)
+    before = sum(graph.tensors[index].type != schema.TensorType.INT8 for index in graph.inputs)
+    planned = dict(enumerate(zip(plan.operators, compared, strict=True), start=before))
     for place, operator in enumerate(graph.operators):
         code = model.operatorCodes[operator.opcodeIndex]
-        planned = plan.operators[place - before] if 0 <= place - before < len(plan.operators) else None
-        integers = all(
-            graph.tensors[index].type != schema.TensorType.FLOAT32 for index in (*operator.inputs, *operator.outputs)
-        )
-        delegated = planned.runs_in_xnnpack if planned is not None else not integers
+        stands_for, comparison = planned.get(place, (None, None))
+        delegated = stands_for.runs_in_xnnpack if stands_for is not None else _reads_or_writes_floats(operator, graph)
         buffers = [model.buffers[graph.tensors[index].buffer].data for index in operator.inputs]
         yield OperatorSummary(
-            name=graph.tensors[operator.outputs[0]].name.decode() if planned is None else planned.output.name,
-            operator=names[code.builtinCode],
+            name=graph.tensors[operator.outputs[0]].name.decode(),
+            operator=builtins[code.builtinCode],
             version=code.version,
             runs_in="XNNPACK" if delegated else "builtin",
             constant_bytes=sum(len(data) for data in buffers if data is not None),
+            differing_share=None if comparison is None else comparison.layer_share,
         )
+
+
+def _reads_or_writes_floats(operator, graph) -> bool:
+    """Whether a QUANTIZE or DEQUANTIZE is one from or to float, which XNNPACK takes; from uint8 it does not."""
+    ends = (*operator.inputs, *operator.outputs)
+    return any(graph.tensors[index].type == schema.TensorType.FLOAT32 for index in ends)
 
 
 def _min_runtime(content: bytes) -> str:

@@ -38,6 +38,11 @@ class TensorComparison:
     layer_beyond: int
     model_differs: int | None
 
+    @property
+    def layer_share(self) -> float | None:
+        """The share of integers that differ from the training model's layer; None where there is none."""
+        return None if self.layer_differs is None else self.layer_differs / self.elements
+
 
 @dataclasses.dataclass(frozen=True)
 class FamilyResult:
@@ -91,8 +96,7 @@ class Verification:
     @property
     def worst_layer_share(self) -> float:
         """The largest share of elements, over all layers, where the training model's layer and the twin differ."""
-        shares = [t.layer_differs / t.elements for t in self.tensors if t.layer_differs is not None]
-        return max(shares, default=0.0)
+        return max((tensor.layer_share or 0.0 for tensor in self.tensors), default=0.0)
 
     def _family_lines(self) -> list[str]:
         lines = [f"accuracy, training model: {self.model_accuracy:.2%}"] if self.model_accuracy is not None else []
@@ -141,6 +145,8 @@ class OperatorSummary:
       version: of the operator.
       runs_in: who runs it in LiteRT's default interpreter, "XNNPACK" or "builtin" kernels.
       constant_bytes: of its kernel, bias and other constants, as stored.
+      differing_share: of its integers, those that the training model's layer, fed the same input, rounds to another
+        level; None where the training model has no such layer, or nothing was verified.
     """
 
     name: str
@@ -148,6 +154,7 @@ class OperatorSummary:
     version: int
     runs_in: str
     constant_bytes: int
+    differing_share: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,11 +208,10 @@ class Report:
                 "Node data need a verification. Received: a report without one; call export_tflite(model, path, "
                 "verify_data=images)"
             )
-        compared = {tensor.name: tensor for tensor in self.verification.tensors if tensor.layer_differs is not None}
         results = {
-            summary.name: {"value": 100 * compared[summary.name].layer_differs / compared[summary.name].elements}
+            summary.name: {"value": 100 * summary.differing_share}
             for summary in self.operator_summaries
-            if summary.name in compared
+            if summary.differing_share is not None
         }
         gradient = [{"stop": 0, "bgColor": "#ffffff"}, {"stop": 1, "bgColor": "#d73027"}]
         write_whole(
