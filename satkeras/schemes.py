@@ -8,6 +8,8 @@ import numpy as np
 from satkeras.quantizers import (
     DoReFaActivationQuantizer,
     DoReFaWeightQuantizer,
+    LSQActivationQuantizer,
+    LSQWeightQuantizer,
     MaxWeightQuantizer,
     MovingRangeQuantizer,
     PACTQuantizer,
@@ -96,6 +98,12 @@ SCHEMES: dict[str, Scheme] = {
         lone_weights=MaxWeightQuantizer(),
         activations=MovingRangeQuantizer(),
         last_activations=MovingRangeQuantizer(),
+    ),
+    "lsq": Scheme(
+        weights=LSQWeightQuantizer(),
+        lone_weights=LSQWeightQuantizer(),
+        activations=LSQActivationQuantizer(),
+        last_activations=LSQActivationQuantizer(),
     ),
     "qn": Scheme(
         weights=QuantizationNetworksWeightQuantizer(),

@@ -3,6 +3,7 @@
 from satkeras.quantizers.base import Quantizer, QuantizerVariable
 from satkeras.quantizers.dorefa import DoReFaActivationQuantizer, DoReFaWeightQuantizer
 from satkeras.quantizers.integer_arithmetic import InputQuantizer, MaxWeightQuantizer, MovingRangeQuantizer
+from satkeras.quantizers.lsq import LSQActivationQuantizer, LSQWeightQuantizer
 from satkeras.quantizers.pact import PACTQuantizer
 from satkeras.quantizers.quantization_networks import (
     QuantizationNetworksActivationQuantizer,
@@ -14,6 +15,8 @@ __all__ = [
     "DoReFaActivationQuantizer",
     "DoReFaWeightQuantizer",
     "InputQuantizer",
+    "LSQActivationQuantizer",
+    "LSQWeightQuantizer",
     "MaxWeightQuantizer",
     "MovingRangeQuantizer",
     "PACTQuantizer",
