@@ -14,8 +14,8 @@ from satkeras.calibration.data import InputData, input_arrays
 from satkeras.files import require_writable, write_whole
 from satkeras.models.checks import require_quantized
 from tflite_export.errors import ExportError
-from tflite_export.file.reader import check_file, read_model
-from tflite_export.file.writer import TYPES, write_file
+from tflite_export.file.reader import check_model
+from tflite_export.file.writer import TYPES, model_of, packed
 from tflite_export.lowering.lower import make_plan
 from tflite_export.lowering.packing import pack_weights
 from tflite_export.plan import KERNELS, Plan
@@ -87,9 +87,10 @@ def export_tflite(
         plan = pack_weights(plan)
     images = _verification_images(verify_data, model, plan)
     description = f"satkeras {satkeras.__version__}, {_widths(model)}"
-    content = write_file(plan, input_type, output_type, description)
-    check_file(plan, content, input_type, output_type, description)
-    problems = kernel_problems(model, plan, content)
+    planned = model_of(plan, input_type, output_type, description)
+    content = packed(planned)
+    stored = check_model(planned, content)
+    problems = kernel_problems(model, plan, stored)
     verification = None
     if images is not None:
         families = KERNELS if verify_data is not None else ()
@@ -98,7 +99,20 @@ def export_tflite(
     if problems and not allow_differences:
         raise ExportError("The file would not be exact, and is not written", problems)
     write_whole(path, content)
-    return _report(str(path), plan, content, input_type, output_type, weight_storage, verification)
+    summaries = tuple(_operator_summaries(plan, stored, verification))
+    return Report(
+        path=str(path),
+        file_bytes=len(content),
+        weight_bytes=plan.weight_bytes,
+        operators=dict(collections.Counter(summary.operator for summary in summaries)),
+        input_type=input_type,
+        output_type=output_type,
+        weight_storage=weight_storage,
+        min_runtime=_min_runtime(stored),
+        operator_summaries=summaries,
+        warnings=tuple(warning for operator in plan.operators for warning in operator.warnings()),
+        verification=verification,
+    )
 
 
 def integer_model(model: keras.Model, kernels: str = "xnnpack") -> keras.Model:
@@ -147,25 +161,9 @@ def _widths(model: keras.Model) -> str:
     return " ".join(widths)
 
 
-def _report(path, plan: Plan, content: bytes, input_type, output_type, weight_storage, verification) -> Report:
-    summaries = tuple(_operator_summaries(plan, content, verification))
-    return Report(
-        path=path,
-        file_bytes=len(content),
-        weight_bytes=plan.weight_bytes,
-        operators=dict(collections.Counter(summary.operator for summary in summaries)),
-        input_type=input_type,
-        output_type=output_type,
-        weight_storage=weight_storage,
-        min_runtime=_min_runtime(content),
-        operator_summaries=summaries,
-        warnings=tuple(warning for operator in plan.operators for warning in operator.warnings()),
-        verification=verification,
-    )
-
-
-def _operator_summaries(plan: Plan, content: bytes, verification: Verification | None) -> Iterator[OperatorSummary]:
-    model = read_model(content)
+def _operator_summaries(
+    plan: Plan, model: schema.ModelT, verification: Verification | None
+) -> Iterator[OperatorSummary]:
     graph = model.subgraphs[0]
     builtins = {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
     compared = verification.tensors if verification is not None else (None,) * len(plan.operators)
@@ -192,7 +190,7 @@ def _reads_or_writes_floats(operator, graph) -> bool:
     return any(graph.tensors[index].type == schema.TensorType.FLOAT32 for index in ends)
 
 
-def _min_runtime(content: bytes) -> str:
-    model = read_model(content)
-    entry = model.metadata[0]
+def _min_runtime(model: schema.ModelT) -> str:
+    """The metadata of that name."""
+    entry = (model.metadata or [])[0]
     return bytes(model.buffers[entry.buffer].data).rstrip(b"\0").decode()

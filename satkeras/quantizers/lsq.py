@@ -83,7 +83,7 @@ class LSQQuantizer(Quantizer):
         if training:
             variable.assign(step)
             step = tf.convert_to_tensor(variable)
-        scale = tf.math.rsqrt(tf.cast(self.count(v), tf.float32) * self.levels[1])
+        scale = tf.math.rsqrt(tf.cast(self.count(v), tf.float32) * self.levels[1])  # pyright: ignore[reportCallIssue]
         return lsq(v, step, self.levels, scale)
 
     def scale(self, variables, latent=None):

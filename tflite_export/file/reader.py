@@ -7,7 +7,7 @@ import numpy as np
 from tensorflow.lite.python import schema_py_generated as schema
 
 from tflite_export.errors import ExportError
-from tflite_export.file.writer import FILE_IDENTIFIER, model_of, packed
+from tflite_export.file.writer import FILE_IDENTIFIER, model_of
 from tflite_export.plan import Plan
 
 # What a runtime does not compute with.
@@ -22,13 +22,17 @@ def check_file(plan: Plan, content: bytes, input_type: str, output_type: str, de
     Raises:
       ExportError: naming everything that differs.
     """
-    planned = model_of(plan, input_type, output_type, description)
-    if content == packed(planned):
-        return
-    found = list(_differences(read_model(content), planned, "file"))
+    check_model(model_of(plan, input_type, output_type, description), content)
+
+
+def check_model(planned: schema.ModelT, content: bytes) -> schema.ModelT:
+    """The same for the object that the bytes were packed from; returns what was read."""
+    stored = read_model(content)
+    found = _differences(stored, planned, "file")
     problems = [(where, what) for where, what in found if where.rsplit(".", 1)[-1] not in _MEANINGLESS]
     if problems:
         raise ExportError("The file is not what was planned", problems[:20])
+    return stored
 
 
 def read_model(content: bytes) -> schema.ModelT:
@@ -118,11 +122,11 @@ def _same(found, planned) -> bool:
         return _text(found) == planned
     if isinstance(planned, bytes):
         return found is not None and np.asarray(found, np.uint8).tobytes() == planned
-    if isinstance(planned, list):
-        stored = [] if found is None else np.asarray(found)
-        wanted = np.asarray(planned, np.float32) if any(isinstance(v, float) for v in planned) else np.asarray(planned)
-        return np.array_equal(stored, wanted)
-    return found == planned
+    if isinstance(planned, (list, np.ndarray)):
+        return np.array_equal(np.asarray([] if found is None else found), np.asarray(planned))
+    if planned is None:
+        return found is None or not np.size(found)
+    return bool(np.all(found == planned))
 
 
 def _text(value) -> str | None:

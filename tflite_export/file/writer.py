@@ -179,8 +179,8 @@ def _file_names(plan: Plan) -> dict[Tensor, str]:
 
 def _quantization(scale, zero_point: int, axis: int = 0) -> schema.QuantizationParametersT:
     grid = schema.QuantizationParametersT()
-    grid.scale = [float(value) for value in scale]
-    grid.zeroPoint = [int(zero_point)] * len(grid.scale)
+    grid.scale = np.asarray(scale, np.float32)  # arrays are packed in one piece
+    grid.zeroPoint = np.full(len(grid.scale), zero_point, np.int64)
     grid.quantizedDimension = axis
     return grid
 

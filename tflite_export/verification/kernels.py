@@ -8,7 +8,7 @@ from tensorflow.lite.python import schema_py_generated as schema
 from satkeras._compat import keras, weight_variables
 from satkeras.models.graph import Node, read_graph
 from satkeras.models.insertion import has_quantizer
-from tflite_export.file.reader import read_constant, read_model
+from tflite_export.file.reader import read_constant
 from tflite_export.operators import LinearOperator
 from tflite_export.plan import Plan
 
@@ -16,19 +16,19 @@ from tflite_export.plan import Plan
 CLOSE = 1e-3
 
 
-def kernel_problems(model: keras.Model, plan: Plan, content: bytes) -> list[tuple[str, str]]:
+def kernel_problems(model: keras.Model, plan: Plan, file: schema.ModelT) -> list[tuple[str, str]]:
     """Where a kernel or bias that the file holds is not the training model's, times its batch norms' factors.
 
     Args:
       model: the quantized model.
       plan: says which operator computes which layers.
-      content: the bytes of the file.
+      file: what was read from it.
 
     Returns:
       `(layer, reason)` pairs.
     """
     nodes = {node.name: node for node in read_graph(model).nodes}
-    stored = _constants(read_model(content))
+    stored = _constants(file)
     problems = []
     for operator in plan.operators:
         if isinstance(operator, LinearOperator) and operator.layers:
