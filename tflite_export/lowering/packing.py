@@ -49,11 +49,11 @@ def _packed(operator: Operator) -> Operator:
 
 
 def _with_weights(operator: LinearOperator, integers: np.ndarray, wider: float, bits: int) -> FullyConnected | None:
-    """The operator with steps of its weights that are `wider` times as wide; None if its biases lose too much."""
+    """With steps of its weights that are `wider` times as wide; None where its biases or sums do not fit."""
     steps = operator.multiplier.astype(np.float64) * wider
     if steps.max() >= LARGEST_MULTIPLIER or steps.max() / 2 > _LARGEST_BIAS_ERROR:
         return None
-    return FullyConnected(
+    packed = FullyConnected(
         operator.inputs,
         operator.output,
         layers=operator.layers,
@@ -66,3 +66,4 @@ def _with_weights(operator: LinearOperator, integers: np.ndarray, wider: float, 
         bits=bits,
         constant_channels=operator.constant_channels,
     )
+    return packed if (packed.bounds() <= packed.largest_sum).all() else None

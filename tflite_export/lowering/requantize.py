@@ -155,14 +155,13 @@ def _require_weights_in_int8(total: WeightedSum, weights: np.ndarray) -> None:
 
 
 def _require_sums_in_int32(operator: LinearOperator) -> None:
-    bounds = operator.bounds()
-    # Kernels that round twice shift a sum to the left, in int32, where its multiplier is above 1.
-    shifted = bounds * 2.0 ** np.maximum(np.ceil(np.log2(operator.exact_multiplier)), 0)
-    if shifted.max() >= 2**31:
-        worst = int(shifted.argmax())
+    bounds, largest = operator.bounds(), operator.largest_sum
+    worst = int((bounds / largest).argmax())
+    if bounds[worst] > largest[worst]:
         raise Problem(
             f"the sum of channel {worst} can reach {int(bounds[worst]):,} (weights, input and bias at their largest), "
-            f"int32 ends at {2**31 - 1:,} and wraps: shrink its input (pool before it), or give its weights fewer bits"
+            f"kernels compute it in int32 and wrap beyond {int(largest[worst]):,}: shrink its input (pool before it), "
+            "or give its weights fewer bits"
         )
 
 

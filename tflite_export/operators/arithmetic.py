@@ -1,8 +1,8 @@
 """How kernels round: from an exact integer sum and a multiplier to the output's integer.
 
 Two rules. XNNPACK rounds once, the float32 product of sum and multiplier, ties to even. gemmlowp's arithmetic, in
-LiteRT's reference kernels, TFLite Micro and TOSA, rounds twice: the upper half of a 31-bit fixed-point product, then a
-shift, both to nearest with ties away from zero.
+LiteRT's reference kernels, TFLite Micro and TOSA, rounds twice, to nearest: the upper half of a 31-bit fixed-point
+product, ties up; then a shift to the right, for multipliers below a half, ties away from zero.
 """
 
 import numpy as np

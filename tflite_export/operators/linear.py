@@ -10,7 +10,14 @@ from tensorflow.lite.python import schema_py_generated as schema
 
 from satkeras.quantizers.int8 import narrowed
 from tflite_export.operators.activation import CODES, stored
-from tflite_export.operators.arithmetic import EXACT_IN_FLOAT32, away_from_zero, opaque, round_once, round_twice
+from tflite_export.operators.arithmetic import (
+    EXACT_IN_FLOAT32,
+    away_from_zero,
+    opaque,
+    quantize_multiplier,
+    round_once,
+    round_twice,
+)
 from tflite_export.plan import Activation, Constant, Operator
 
 
@@ -66,6 +73,15 @@ class LinearOperator(Operator):
     def exact_multiplier(self) -> np.ndarray:
         """float64 (channels,), as the kernels that round twice compute it."""
         return np.float64(self.inputs[0].scale) * self.weight_scale.astype(np.float64) / np.float64(self.output.scale)
+
+    @property
+    def largest_sum(self) -> np.ndarray:
+        """int64 (channels,): what `bounds` may reach; beyond it a kernel wraps.
+
+        Kernels that round twice first shift a sum to the left, in int32, where its multiplier is 1 or more.
+        """
+        nearly_one_too = self.exact_multiplier * (1 + 2.0**-22)  # a product of scales in float32 may round up to it
+        return np.int64(2**31 - 1) >> np.maximum(quantize_multiplier(nearly_one_too)[1], 0)
 
     def bounds(self) -> np.ndarray:
         """int64 (channels,): what no partial sum's magnitude exceeds, the bias included, for any input.
@@ -179,6 +195,11 @@ class FullyConnected(LinearOperator):
     def runtime(self) -> str:  # type: ignore[override]
         """The first TensorFlow whose runtime takes weights of this width."""
         return {8: "1.14.0", 4: "2.11.0", 2: "2.21.0"}[self.bits]
+
+    @property
+    def largest_sum(self) -> np.ndarray:
+        """As for all sums; XNNPACK adds up 16 times the products of 4-bit weights."""
+        return np.minimum(super().largest_sum, 2**27 - 1) if self.bits == 4 else super().largest_sum
 
     @property
     def has_one_scale(self) -> bool:
