@@ -67,11 +67,13 @@ class QuantParams:
           ValueError: a value is not on the grid, within what float32 rounding explains, or lies between its levels.
         """
         integers = self.quantize(values)
-        steps = np.asarray(values, np.float64) / self._scale_for(np.ndim(values)) + self.zero_point
-        off = np.abs(steps - integers)
-        if off.size and not off.max() < 1e-3:
+        off = np.asarray(values, np.float64) / self._scale_for(np.ndim(values))
+        off -= integers - self.zero_point
+        farthest = np.abs(off, out=off).max(initial=0)
+        if not farthest < 1e-3:
             raise ValueError(
-                f"Values must lie on the grid {self}. Received: a value {off.max():g} of a step away from it"
+                f"Values must lie on the grid {self}. Received: a value {farthest:g} of a step away. A quantizer "
+                "must round to the levels and the scale that it states"
             )
         return integers
 

@@ -18,7 +18,7 @@ def requantized(x: Tensor) -> Pending:
 def identity(x: Tensor) -> Pending:
     """A stored tensor as the result of a 1x1 depthwise convolution: the way to rescale its channels, or shift them."""
     channels = x.shape[-1]
-    ones = np.ones((1, 1, channels), np.int64)
+    ones = np.ones((1, 1, channels), np.int16)
     total = WeightedSum(DepthwiseConvolution, f"{x.name}/ones", ones, 127, np.ones(channels), np.zeros(channels))
     return Pending((x,), (), close_sum, total)
 

@@ -110,7 +110,7 @@ def linear_operator(pending: Pending, x: Tensor, output: Tensor, activation: Act
       Problem: int8, int32 or float32 cannot hold one of its numbers.
     """
     total = pending.total
-    weights = total.weights * total.spread * np.where(total.step < 0, -1, 1)
+    weights = total.weights * np.where(total.step < 0, -total.spread, total.spread).astype(np.int16)
     unit = np.abs(total.step) / total.spread
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         steps = total.bias / (x.step * unit)

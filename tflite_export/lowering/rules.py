@@ -16,7 +16,7 @@ from satkeras.models.insertion import has_quantizer, quantizes_tensor
 from satkeras.models.layers import canonical_layers
 from satkeras.models.pooling import GridAveragePooling2D, GridGlobalAveragePooling2D
 from satkeras.models.relus import AbsorbedReLU, MaskedReLU
-from satkeras.quantizers.int8 import weight_spread
+from satkeras.quantizers.int8 import narrowed, weight_spread
 from satkeras.reports.integers import integer_weight
 from tflite_export.lowering.closing import close_add, close_sum, identity, requantized
 from tflite_export.lowering.pending import Pending, Problem, WeightedSum
@@ -43,7 +43,7 @@ def _linear_layer(walk, node: Node, layer) -> Pending:
         raise Problem("its weights have no quantizer: add it before quantize_model, not after")
     kernel = integer_weight(node.layer)
     params = kernel.params
-    weights = kernel.integers.astype(np.int64) - params.zero_point
+    weights = narrowed(kernel.integers - params.zero_point, np.int16)
     if layer.use_bias and not np.isfinite(layer.bias.numpy()).all():
         raise Problem("its bias holds NaN or infinity")
     x = walk.stored(node.inputs[0])

@@ -89,11 +89,11 @@ class LinearOperator(Operator):
         Padding adds zeros, so each term reaches from its lowest to its highest or zero.
         """
         (x,) = self.inputs
-        weights = self.weights.reshape(-1, len(self.bias)).astype(np.int64)
-        ends = weights * (x.lowest - x.zero_point), weights * (x.highest - x.zero_point)
-        above = np.maximum(np.maximum(*ends), 0).sum(0)
-        below = np.maximum(-np.minimum(*ends), 0).sum(0)
-        return np.maximum(above, below) + np.abs(self.bias.astype(np.int64))
+        weights = self.weights.reshape(-1, len(self.bias))
+        positive, negative = (part(weights, 0).sum(0, dtype=np.int64) for part in (np.maximum, np.minimum))
+        lowest, highest = min(x.lowest - x.zero_point, 0), max(x.highest - x.zero_point, 0)
+        above, below = positive * highest + negative * lowest, positive * lowest + negative * highest
+        return np.maximum(above, -below) + np.abs(self.bias.astype(np.int64))
 
     def slack(self):
         """A float32 sum errs by some roundings of its largest term; so does a batch norm by those of its offset."""
