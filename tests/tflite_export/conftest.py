@@ -6,9 +6,11 @@ import tf_keras
 from tf_keras import layers
 
 import satkeras
-from tflite_export.file.convert import convert
+from tflite_export.file.reader import check_file
+from tflite_export.file.writer import write_file
 from tflite_export.lowering.lower import make_plan
-from tflite_export.verification.verify import verify
+from tflite_export.verification.kernels import kernel_problems
+from tflite_export.verification.verify import breaches, verify
 
 
 def _random_images(model, count: int) -> list[np.ndarray]:
@@ -40,13 +42,27 @@ def trained():
 
 
 @pytest.fixture(scope="session")
-def chain(trained):
-    """A function for all of it: quantize, train, plan, convert (which checks the file), verify."""
+def exported():
+    """A function that plans, writes, reads back and verifies a quantized model; the file must be exact."""
+
+    def exported(quantized, count=4):
+        plan = make_plan(quantized)
+        content = write_file(plan)
+        check_file(plan, content, "uint8", "int8")
+        assert kernel_problems(quantized, plan, content) == []
+        verification = verify(quantized, plan, content, _random_images(quantized, count))
+        assert breaches(verification) == []
+        return verification
+
+    return exported
+
+
+@pytest.fixture(scope="session")
+def chain(trained, exported):
+    """The same for a float model: quantized, then trained for a step."""
 
     def chain(model, count=4, **options):
-        quantized = trained(model, **options)
-        plan = make_plan(quantized)
-        return verify(quantized, plan, convert(plan), _random_images(model, count))
+        return exported(trained(model, **options), count)
 
     return chain
 
@@ -94,4 +110,4 @@ def plan(residual):
 @pytest.fixture(scope="session")
 def content(plan):
     """The bytes of the plan's file."""
-    return convert(plan)
+    return write_file(plan)

@@ -15,13 +15,13 @@ from tflite_export.verification.verify import input_codes
 
 
 @pytest.fixture(autouse=True)
-def _no_conversion(monkeypatch):
-    """Everything here fails before the converter, which takes its time, is called."""
+def _no_file(monkeypatch):
+    """Everything here fails before a file is written and run, which takes its time."""
 
-    def convert(*_):
-        raise AssertionError("converted")
+    def write_file(*_):
+        raise AssertionError("written")
 
-    monkeypatch.setattr("tflite_export.export.convert", convert)
+    monkeypatch.setattr("tflite_export.export.write_file", write_file)
 
 
 def small_model(shape=(8, 8, 3)):

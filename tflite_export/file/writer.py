@@ -1,5 +1,7 @@
 """A plan as the bytes of a `.tflite` file, through TFLite's own schema."""
 
+import copy
+
 import flatbuffers
 import numpy as np
 from tensorflow.lite.python import schema_py_generated as schema
@@ -134,9 +136,10 @@ class FileWriter:
 
 def packed(model: schema.ModelT) -> bytes:
     """The bytes of a model, every buffer aligned to 16 bytes."""
-    model.buffers = [_buffer(b"" if buffer.data is None else bytes(buffer.data)) for buffer in model.buffers]
-    builder = flatbuffers.Builder(1024 + sum(len(buffer.data) for buffer in model.buffers if buffer.data is not None))
-    builder.Finish(model.Pack(builder), FILE_IDENTIFIER)
+    aligned = copy.copy(model)
+    aligned.buffers = [_buffer(b"" if buffer.data is None else bytes(buffer.data)) for buffer in model.buffers]
+    builder = flatbuffers.Builder(1024 + sum(len(buffer.data) for buffer in aligned.buffers if buffer.data is not None))
+    builder.Finish(aligned.Pack(builder), FILE_IDENTIFIER)
     return bytes(builder.Output())
 
 

@@ -9,7 +9,7 @@ import satkeras
 from satkeras.models.insertion import has_quantizer
 from tflite_export.errors import ExportError
 from tflite_export.lowering.lower import make_plan
-from tflite_export.plan import (
+from tflite_export.operators import (
     Add,
     Convolution,
     DepthwiseConvolution,

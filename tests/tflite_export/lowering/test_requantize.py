@@ -7,8 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tflite_export.lowering.requantize import Problem, multiply_operator, rescaled
-from tflite_export.plan import MultiplyConstant, Tensor
+from tflite_export.lowering.closing import requantized
+from tflite_export.lowering.pending import Problem
+from tflite_export.lowering.requantize import multiply_operator
+from tflite_export.operators import MultiplyConstant
+from tflite_export.plan import Tensor
 
 steps = st.one_of(st.integers(-9, 1).map(lambda exponent: 2.0**exponent), st.floats(2**-9, 2))
 
@@ -59,7 +62,7 @@ def fixed_point(operator: MultiplyConstant, double: bool) -> np.ndarray:
 def test_no_kernels_rounding_matters(x, grid):
     output, activation = grid
     try:
-        operator = multiply_operator(rescaled(x), output, activation)
+        operator = multiply_operator(requantized(x), output, activation)
     except Problem:
         assert x.step / output.step > 2**7
         return
@@ -81,7 +84,7 @@ def test_narrow_grids_survive_double_rounding(ratio):
     x = Tensor("x", (16, 16, 1), np.float32(0.25), -128, 0.25)
     step = 0.25 / ratio
     output = Tensor("y", (16, 16, 1), np.float32(step), 112, step, 112, 127)
-    operator = multiply_operator(rescaled(x), output, "relu")
+    operator = multiply_operator(requantized(x), output, "relu")
     exact = clamped(np.floor(codes_of(x) * ratio + 0.5), output)
     np.testing.assert_array_equal(clamped(fixed_point(operator, double=True), output), exact)
 
@@ -89,4 +92,4 @@ def test_narrow_grids_survive_double_rounding(ratio):
 def test_steps_too_far_apart_are_refused():
     x = Tensor("x", (1, 1, 1), np.float32(2.0), 0, 2.0)
     with pytest.raises(Problem, match=r"beyond 2\^8: its output range is tiny"):
-        multiply_operator(rescaled(x), Tensor("y", (1, 1, 1), np.float32(2**-8), 0, 2**-8), "none")
+        multiply_operator(requantized(x), Tensor("y", (1, 1, 1), np.float32(2**-8), 0, 2**-8), "none")

@@ -8,9 +8,9 @@ from tf_keras import layers
 import satkeras
 from satkeras.training.phases import freeze, set_phase, set_thresholds
 from tflite_export import ExportError
-from tflite_export.file.convert import convert
+from tflite_export.file.writer import write_file
 from tflite_export.lowering.lower import make_plan
-from tflite_export.plan import Add, AddConstant
+from tflite_export.operators import Add, AddConstant
 from tflite_export.verification.interpreter import open_interpreter, run
 from tflite_export.verification.twin import build_twin
 from tflite_export.verification.verify import verify
@@ -60,17 +60,17 @@ def model(quantized):
 def test_every_integer_is_the_twins(weight_bits, activation_bits, steps, quantized, random_images):
     model = quantized(weight_bits, activation_bits)
     plan = make_plan(model)
-    found = verify(model, plan, convert(plan), random_images(model, 4))
+    found = verify(model, plan, write_file(plan), random_images(model, 4))
     assert found.differing == 0
     assert found.worst_layer_share == 0
     assert len([op for op in plan.operators if isinstance(op, AddConstant)]) == 3 * steps
     assert len([op for op in plan.operators if isinstance(op, Add)]) == 3 * max(steps - 1, 0)
 
 
-@pytest.mark.parametrize("kernels", ["default", "builtin", "reference"])
+@pytest.mark.parametrize("kernels", ["xnnpack", "reference"])
 def test_steps_are_exact_on_all_kernels(kernels, model, random_images):
     plan = make_plan(model)
-    found = verify(model, plan, convert(plan), random_images(model, 2), kernels)
+    found = verify(model, plan, write_file(plan), random_images(model, 2), kernels)
     steps = [one for one in found.tensors if "quant_a_input" in one.name]
     assert len(steps) == 5
     if kernels == "default":
@@ -105,9 +105,9 @@ def test_freezing_changes_no_integer_of_the_file(quantized, random_images):
     model = quantized("ternary", 2)
     images = random_images(model, 4)
     codes = [values.astype(np.uint8) for values in images]
-    before = run(open_interpreter(convert(make_plan(model))), *codes)
+    before = run(open_interpreter(write_file(make_plan(model))), *codes)
     freeze(model)
-    np.testing.assert_array_equal(run(open_interpreter(convert(make_plan(model))), *codes), before)
+    np.testing.assert_array_equal(run(open_interpreter(write_file(make_plan(model))), *codes), before)
 
 
 def test_unfinished_models_are_refused(model, random_images):

@@ -1,0 +1,348 @@
+"""Tests of the file, read by the flatbuffer's schema and nothing of the exporter's."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import tf_keras
+from tensorflow.lite.python import schema_py_generated as schema
+from tf_keras import layers
+
+from tflite_export.file.reader import check_file
+from tflite_export.file.writer import write_file
+from tflite_export.lowering.lower import make_plan
+from tflite_export.operators import AveragePool, Convolution, DepthwiseConvolution, FullyConnected, LinearOperator
+from tflite_export.verification.interpreter import open_interpreter, run
+
+TYPES = ["uint8", "int8", "float32"]
+# The newest versions of TensorFlow 2.6, the last that the Edge TPU's compiler was made with.
+VERSIONS_OF_TF26 = {
+    "ADD": 4,
+    "AVERAGE_POOL_2D": 3,
+    "CONV_2D": 5,
+    "DEPTHWISE_CONV_2D": 6,
+    "DEQUANTIZE": 4,
+    "FULLY_CONNECTED": 9,
+    "MAX_POOL_2D": 3,
+    "MUL": 5,
+    "PAD": 4,
+    "QUANTIZE": 2,
+    "RESHAPE": 1,
+    "SOFTMAX": 3,
+}
+BUILTINS = {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
+LAYOUT = {Convolution: (1, 2, 3, 0), FullyConnected: (1, 0), DepthwiseConvolution: (0, 1, 2, 3)}
+
+
+def read(content: bytes) -> schema.ModelT:
+    return schema.ModelT.InitFromPackedBuf(content, 0)
+
+
+def codes_of(model) -> list[str]:
+    return [BUILTINS[max(code.builtinCode, code.deprecatedBuiltinCode)] for code in model.operatorCodes]
+
+
+def builtins(model) -> list[str]:
+    codes = codes_of(model)
+    return [codes[operator.opcodeIndex] for operator in model.subgraphs[0].operators]
+
+
+def names(model, indices=None) -> list[str]:
+    tensors = model.subgraphs[0].tensors
+    return [tensors[i].name.decode() for i in (range(len(tensors)) if indices is None else indices)]
+
+
+def entries(maps) -> list[tuple[str, int]]:
+    return [(one.name.decode(), one.tensorIndex) for one in maps]
+
+
+def constant(model, index: int, dtype) -> np.ndarray:
+    tensor = model.subgraphs[0].tensors[index]
+    return np.frombuffer(bytes(bytearray(model.buffers[tensor.buffer].data)), dtype).reshape(tensor.shape)
+
+
+@pytest.fixture(scope="module", params=TYPES)
+def input_type(request):
+    return request.param
+
+
+@pytest.fixture(scope="module", params=TYPES)
+def output_type(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def model(plan, input_type, output_type):
+    return read(write_file(plan, input_type, output_type, "a description"))
+
+
+def test_all_tensors_are_integers(model, input_type, output_type):
+    graph = model.subgraphs[0]
+    ends = {*graph.inputs, *graph.outputs}
+    types = {tensor.type for index, tensor in enumerate(graph.tensors) if index not in ends}
+    assert types <= {schema.TensorType.INT8, schema.TensorType.INT32}
+    (first,), (last,) = graph.inputs, graph.outputs
+    assert graph.tensors[first].type == getattr(schema.TensorType, input_type.upper())
+    assert graph.tensors[last].type == getattr(schema.TensorType, output_type.upper())
+
+
+def test_conversions_stand_only_at_the_ends(model, input_type, output_type):
+    """QUANTIZE at an input that is not int8, DEQUANTIZE at a float output, and a QUANTIZE at a uint8 one."""
+    found = builtins(model)
+    start = {"int8": [], "uint8": ["QUANTIZE"], "float32": ["QUANTIZE"]}[input_type]
+    end = {"int8": [], "uint8": ["QUANTIZE"], "float32": ["DEQUANTIZE"]}[output_type]
+    assert found[: len(start)] == start
+    assert found[len(found) - len(end) :] == end
+    assert not {"QUANTIZE", "DEQUANTIZE"}.intersection(found[len(start) : len(found) - len(end)])
+
+
+def test_means_and_sums_are_average_pools(model):
+    """MEAN agrees in no two runtimes; SUM has no int8 kernel in some."""
+    assert "AVERAGE_POOL_2D" in builtins(model)
+    assert not {"MEAN", "SUM"}.intersection(builtins(model))
+
+
+def test_full_windows_do_not_stride(plan):
+    """An Ethos-U takes strides up to 3, and a full window makes one step however wide it is."""
+    pools = [operator for operator in plan.operators if isinstance(operator, AveragePool)]
+    assert pools
+    for pool in pools:
+        assert (pool.pool == pool.inputs[0].shape[:2]) and (pool.window.strides == (1, 1))
+
+
+def test_the_batch_is_one(model):
+    graph = model.subgraphs[0]
+    assert all(graph.tensors[index].shape[0] == 1 for op in graph.operators for index in op.outputs)
+
+
+def test_operators_are_no_newer_than_tf26(model):
+    for name, code in zip(codes_of(model), model.operatorCodes, strict=True):
+        assert code.version <= VERSIONS_OF_TF26[name]
+
+
+def test_every_operator_code_is_used_and_stands_once(model):
+    assert sorted({op.opcodeIndex for op in model.subgraphs[0].operators}) == list(range(len(model.operatorCodes)))
+    codes = [(code.builtinCode, code.version) for code in model.operatorCodes]
+    assert len(set(codes)) == len(codes)
+    # Runtimes before 2.4 know only the deprecated one.
+    assert all(code.deprecatedBuiltinCode == code.builtinCode for code in model.operatorCodes)
+
+
+def test_the_model_says_what_it_needs(model):
+    assert model.version == 3
+    assert model.description == b"a description"
+    (metadata,) = model.metadata
+    assert metadata.name == b"min_runtime_version"
+    version = bytes(bytearray(model.buffers[metadata.buffer].data))
+    assert version == b"1.14.0".ljust(16, b"\0")
+    (graph,) = model.subgraphs
+    assert graph.name == b"main"
+
+
+def test_buffer_zero_is_empty_and_no_other_is(model):
+    first, *others = model.buffers
+    assert first.data is None
+    assert all(len(buffer.data) for buffer in others)
+    used = {tensor.buffer for tensor in model.subgraphs[0].tensors} | {entry.buffer for entry in model.metadata}
+    assert used == set(range(len(model.buffers)))
+
+
+def test_every_buffer_is_aligned(plan, input_type, output_type):
+    """By the bytes themselves: kernels read constants in place, with instructions that need 16."""
+    content = write_file(plan, input_type, output_type)
+    model = schema.Model.GetRootAs(content, 0)
+    places = []
+    for index in range(model.BuffersLength()):
+        table = model.Buffers(index)._tab
+        field = table.Offset(4)
+        if field:
+            places.append(table.Vector(field))
+    assert len(places) == model.BuffersLength() - 1 > 10
+    assert all(place % 16 == 0 for place in places)
+    assert content[4:8] == b"TFL3"
+
+
+def test_the_file_holds_the_plan(plan, model):
+    """Operators come in the plan's order; each integer and each scale is the plan's."""
+    stored = zip(builtins(model), model.subgraphs[0].operators, strict=True)
+    stored = [(name, operator) for name, operator in stored if name not in ("QUANTIZE", "DEQUANTIZE")]
+    tensors = model.subgraphs[0].tensors
+    for planned, (name, operator) in zip(plan.operators, stored, strict=True):
+        assert name == planned.builtin
+        for x, index in zip((*planned.inputs, planned.output), (*operator.inputs, *operator.outputs), strict=False):
+            if len(planned.inputs) == len(operator.inputs) or x is not planned.output:
+                assert np.float32(tensors[index].quantization.scale) == [x.scale]
+                assert tensors[index].quantization.zeroPoint == [x.zero_point]
+                assert tuple(tensors[index].shape) == (1, *x.shape)
+        if isinstance(planned, LinearOperator):
+            _, kernel, bias = operator.inputs
+            weights = constant(model, kernel, np.int8).transpose(LAYOUT[type(planned)])
+            np.testing.assert_array_equal(weights.reshape(planned.weights.shape), planned.weights)
+            np.testing.assert_array_equal(constant(model, bias, np.int32), planned.bias)
+            scales = np.broadcast_to(np.float32(tensors[kernel].quantization.scale), planned.weight_scale.shape)
+            np.testing.assert_array_equal(scales, planned.weight_scale)
+
+
+def test_all_types_compute_the_same(plan, input_type, output_type):
+    x, y = plan.inputs[0], plan.outputs[0]
+    codes = np.random.default_rng(0).integers(0, 256, (4, *x.shape)).astype(np.uint8)
+    integers = codes.astype(np.int64) - 128
+    images = {"uint8": codes, "int8": integers.astype(np.int8), "float32": np.float32(integers - x.zero_point)}
+    images["float32"] *= x.scale
+    (expected,) = run(open_interpreter(write_file(plan, "int8", "int8")), images["int8"])
+    (found,) = run(open_interpreter(write_file(plan, input_type, output_type)), images[input_type])
+    as_int8 = {
+        "int8": lambda: found,
+        "uint8": lambda: found.astype(int) - 128,
+        "float32": lambda: np.rint(found / y.scale) + y.zero_point,
+    }[output_type]()
+    np.testing.assert_array_equal(as_int8, expected)
+
+
+# Names.
+
+
+def test_tensors_have_the_names_of_keras_layers(model, residual):
+    found = names(model)
+    assert len(set(found)) == len(found)
+    assert names(model, model.subgraphs[0].inputs) == residual.input_names == ["image"]
+    assert names(model, model.subgraphs[0].outputs) == residual.output_names == ["logits"]
+    layer_names = {layer.name.removeprefix("quant_") for layer in residual.layers}
+    written = names(model, [index for operator in model.subgraphs[0].operators for index in operator.outputs])
+    for name in written:
+        assert name.split("/")[0].removesuffix("_output").removesuffix("_input") in layer_names, name
+    # A kernel is found under its layer's name.
+    for layer in ("stem", "depthwise", "project", "down"):
+        assert {f"{layer}/kernel", f"{layer}/bias"} <= set(found)
+
+
+def test_the_signature_is_the_subgraph(model, residual):
+    (signature,) = model.signatureDefs
+    assert signature.signatureKey == b"serving_default"
+    assert signature.subgraphIndex == 0
+    graph = model.subgraphs[0]
+    assert entries(signature.inputs) == list(zip(residual.input_names, graph.inputs, strict=True))
+    assert entries(signature.outputs) == list(zip(residual.output_names, graph.outputs, strict=True))
+
+
+def two_and_three() -> tuple[list, list]:
+    """Inputs and outputs of equal shapes, whose names are in no alphabetical order."""
+    left, right = (tf_keras.Input((4, 4, 2), name=name) for name in ("second", "first"))
+    x = layers.Add(name="sum")([layers.Conv2D(3, 1, activation="relu", name=f"c_{x.name}")(x) for x in (left, right)])
+    x = layers.GlobalAveragePooling2D(name="pool")(x)
+    return [left, right], [layers.Dense(3, name=name)(x) for name in ("zeta", "alpha", "mid")]
+
+
+@pytest.mark.parametrize("kind", ["list", "dict"])
+def test_inputs_and_outputs_are_told_apart_by_order_and_by_name(kind, trained):
+    inputs, outputs = two_and_three()
+    if kind == "dict":
+        inputs = {"x_right": inputs[1], "a_left": inputs[0]}
+        outputs = dict(zip(("one", "two", "three"), outputs, strict=True))
+    quantized = trained(tf_keras.Model(inputs, outputs))
+    plan = make_plan(quantized)
+    for types in (("int8", "int8"), ("uint8", "float32")):
+        content = write_file(plan, *types)
+        model = read(content)
+        graph, (signature,) = model.subgraphs[0], model.signatureDefs
+        wanted = {"list": ["second", "first"], "dict": ["a_left", "x_right"]}[kind]
+        assert names(model, graph.inputs) == wanted
+        assert entries(signature.inputs) == list(zip(wanted, graph.inputs, strict=True))
+        wanted = {"list": ["zeta", "alpha", "mid"], "dict": ["one", "three", "two"]}[kind]
+        assert names(model, graph.outputs) == wanted
+        assert entries(signature.outputs) == list(zip(wanted, graph.outputs, strict=True))
+        assert len(set(names(model))) == len(names(model))
+    images = [np.random.default_rng(seed).integers(0, 256, (1, 4, 4, 2)).astype(np.float32) for seed in (0, 1)]
+    signature = open_interpreter(content).get_signature_runner("serving_default")
+    fed = {"list": ("second", "first"), "dict": ("a_left", "x_right")}[kind]
+    found = signature(**dict(zip(fed, (image.astype(np.uint8) for image in images), strict=True)))
+    named = dict(zip(fed, images, strict=True)) if kind == "dict" else images
+    predicted = quantized.predict(named, verbose=0)
+    predicted = predicted if kind == "dict" else dict(zip(("zeta", "alpha", "mid"), predicted, strict=True))
+    steps = {y.layer: y.step for y in plan.outputs}
+    assert set(found) == set(predicted)
+    for name, values in predicted.items():
+        np.testing.assert_allclose(found[name], values, atol=1.01 * max(steps.values()), err_msg=name)
+
+
+def test_several_calls_and_equal_names_stay_apart(trained):
+    """A layer called twice, an output called as an input, layers called as other layers' constants."""
+    image = tf_keras.Input((4, 4, 2), name="image")
+    shared = layers.Conv2D(2, 1, activation="relu", name="shared")
+    x = layers.Conv2D(2, 1, activation="relu", name="shared/kernel")(shared(shared(image)))
+    x = layers.Conv2D(2, 1, name="image/int8")(x)
+    quantized = trained(tf_keras.Model({"x": image}, {"x": x, "y": shared(x)}))
+    plan = make_plan(quantized)
+    content = write_file(plan)
+    check_file(plan, content, "uint8", "int8")
+    model = read(content)
+    found = names(model)
+    assert len(set(found)) == len(found), found
+    (signature,) = model.signatureDefs
+    assert [name for name, _ in entries(signature.inputs)] == ["x"]
+    assert [name for name, _ in entries(signature.outputs)] == ["x", "y"]
+
+
+# Equal things, which a converter would merge, and tensors that end in several places.
+
+
+def test_equal_plans_give_equal_bytes(residual, content):
+    assert write_file(make_plan(residual)) == content
+    assert write_file(make_plan(residual), description="another") != content
+
+
+def test_equal_branches_and_equal_heads_stay_apart(chain, trained):
+    image = tf_keras.Input((8, 8, 3), name="image")
+    x = layers.Conv2D(4, 3, activation="relu", name="backbone")(image)
+    branches = [layers.Conv2D(4, 1, activation="relu", name=name, kernel_initializer="ones")(x) for name in "ab"]
+    pools = [layers.GlobalAveragePooling2D(name=f"{name}_pool")(layers.Add(name=name)(branches)) for name in "cd"]
+    heads = [layers.Dense(3, kernel_initializer="ones", name=f"{pool.name}_head")(pool) for pool in pools]
+    model = tf_keras.Model(image, heads)
+    plan = make_plan(trained(model))
+    kinds = [operator.builtin for operator in plan.operators]
+    counts = {"ADD": 2, "AVERAGE_POOL_2D": 2, "CONV_2D": 3, "FULLY_CONNECTED": 2}
+    assert {kind: kinds.count(kind) for kind in counts} == counts
+    assert chain(model).differing == 0
+
+
+def test_an_output_twice_and_an_output_that_is_an_input(exported, trained):
+    image = tf_keras.Input((4, 4, 2), name="image")
+    x = layers.Conv2D(3, 1, activation="relu", name="conv")(image)
+    y = layers.Conv2D(3, 1, name="last")(x)
+    float_model = tf_keras.Model(image, [y, image, y, x])
+    quantized = trained(float_model)
+    plan = make_plan(quantized)
+    assert len(set(plan.outputs)) == 4
+    assert not set(plan.outputs) & set(plan.inputs)
+    content = write_file(plan)
+    check_file(plan, content, "uint8", "int8")
+    codes = np.random.default_rng(0).integers(0, 256, (3, 4, 4, 2)).astype(np.uint8)
+    one, same, again, _ = run(open_interpreter(content), codes)
+    np.testing.assert_array_equal(one, again)
+    np.testing.assert_array_equal(same.astype(int) + 128, codes)
+    assert len(np.unique(one)) > 1
+    assert exported(quantized).differing == 0
+
+
+def test_a_model_that_only_passes_its_input_on(plan):
+    """One operator at least: a file of none does not run."""
+    (x,) = plan.inputs
+    pooled = dataclasses.replace(x, name="pooled", shape=(1, 1, x.shape[-1]))
+    operator = AveragePool((x,), pooled, x.shape[:2])
+    short = dataclasses.replace(plan, operators=(operator,), outputs=(pooled,), output_names=("pooled",))
+    content = write_file(short)
+    codes = np.full((1, *x.shape), 7, np.uint8)
+    assert (run(open_interpreter(content), codes)[0] == 7 - 128).all()
+
+
+@pytest.mark.parametrize("head", [layers.Dense(3, use_bias=False), layers.Dense(3), layers.Conv2D(3, 1)])
+def test_biases_that_are_all_zero_are_written(exported, trained, head):
+    """Without a bias, and without its quantization, XNNPACK does not take the operator."""
+    shape = (4, 4, 2) if isinstance(head, layers.Conv2D) else (5,)
+    quantized = trained(tf_keras.Sequential([layers.Input(shape), head]), rate=0.0)
+    model = read(write_file(make_plan(quantized)))
+    operator = model.subgraphs[0].operators[1]
+    _, _, bias = operator.inputs
+    np.testing.assert_array_equal(constant(model, bias, np.int32), np.zeros(3, np.int32))
+    assert len(model.subgraphs[0].tensors[bias].quantization.scale)
+    assert exported(quantized).differing == 0
