@@ -87,8 +87,11 @@ def _relus(graph: Graph, placement: Placement, names: set[str]) -> dict[Node, La
     for node in graph.nodes:
         stored = placement.tensors.get(node)
         if stored is not None and kind_of(node) is Kind.RELU:
-            config = {**node.layer.get_config(), "name": _name_of_call(node, graph, names)}
-            found[node] = (AbsorbedReLU if stored.replaces_relu else MaskedReLU).from_config(config)
+            name = _name_of_call(node, graph, names)
+            if stored.replaces_relu:
+                found[node] = AbsorbedReLU(name=name, dtype=node.layer.dtype_policy)
+            else:
+                found[node] = MaskedReLU.from_config({**node.layer.get_config(), "name": name})
     return found
 
 
