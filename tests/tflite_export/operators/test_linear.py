@@ -288,6 +288,15 @@ def test_channels_whose_weights_are_all_zero_are_their_bias(kind, bits):
     assert (results["xnnpack"] == [10, 17, 3, 127]).all()
 
 
+def test_one_channel_with_unequal_strides_and_an_output_of_width_1():
+    """TensorFlow's own float32 convolution gives wrong sums here, with oneDNN."""
+    x, output = tensor("x", (9, 4, 1), 1, 0), tensor("y", (7, 1, 2), 30, 0)
+    values = np.random.default_rng(0).integers(-9, 9, (3, 4, 1, 2), np.int8)
+    window = Window((1, 3))
+    operator = Convolution((x,), output, values, np.ones(2, np.float32), np.zeros(2, np.int32), "none", window=window)
+    assert_exact(operator, convolution, random_values(operator, 0))
+
+
 TIES = [0.5, 1.5, 2.5, -0.5, -1.5, -2.5]
 TO_EVEN, AWAY, UP = [0, 2, 2, 0, -2, -2], [1, 2, 3, -1, -2, -3], [1, 2, 3, 0, -1, -2]
 
