@@ -113,7 +113,7 @@ class LinearOperator(Operator):
         return tf.float32 if self.bounds().max() < EXACT_IN_FLOAT32 else tf.float64
 
     def rounded(self, total, kernels: str):
-        """Output steps of an exact sum, float32."""
+        """Output steps of an exact sum."""
         if kernels == "xnnpack":
             return round_once(total, self.multiplier)
         return round_twice(total, self.exact_multiplier)
