@@ -108,7 +108,7 @@ def convolutions(draw) -> Convolution:
 def depthwise_convolutions(draw) -> DepthwiseConvolution:
     x = draw(tensors("x", draw(st.tuples(sizes, sizes, st.integers(1, 9)))))
     size = draw(st.tuples(st.integers(1, 4), st.integers(1, 4)))
-    window, channels = draw(windows(x, size, square=True)), x.shape[-1]
+    window, channels = draw(windows(x, size)), x.shape[-1]
     shape = windowed_shape(x, size, window, channels)
     return draw(linear(DepthwiseConvolution, x, draw(weights(*size, channels)), shape, window=window))
 
