@@ -16,7 +16,7 @@ def stored(levels, output: Tensor, activation: Activation):
     """Adds the output's zero point and clamps to what the fused activation and int8 let through.
 
     Args:
-      levels: float32 or float64, whole output steps from zero.
+      levels: of any dtype, whole output steps from zero.
       output: where they are stored.
       activation: what is fused.
     """

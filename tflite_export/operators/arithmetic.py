@@ -23,7 +23,7 @@ def round_once(total, multiplier):
 
 
 def round_twice(total, multiplier):
-    """`RoundingDivideByPOT(SaturatingRoundingDoublingHighMul(total, mantissa), shift)`; float32.
+    """`RoundingDivideByPOT(SaturatingRoundingDoublingHighMul(total, mantissa), shift)`; int64.
 
     Args:
       total: exact sums (..., channels), any dtype; times a multiplier of 1 or more they must fit int32.
@@ -36,7 +36,7 @@ def round_twice(total, multiplier):
     # The high product rounds half away from zero above and half towards it below.
     high = tf.bitwise.right_shift(product + (1 << 30) - tf.cast(total < 0, tf.int64), tf.constant(31, tf.int64))
     level = tf.bitwise.right_shift(high + ((1 << right) >> 1), tf.cast(right, tf.int64))
-    return tf.cast(tf.sign(total) * level, tf.float32)
+    return tf.sign(total) * level
 
 
 def quantize_multiplier(multiplier) -> tuple[np.ndarray, np.ndarray]:

@@ -34,6 +34,11 @@ class Window:
         """The padding in TFLite's schema."""
         return getattr(schema.Padding, self.padding)
 
+    @property
+    def has_equal_strides(self) -> bool:
+        """Whether height and width have one stride."""
+        return self.strides[0] == self.strides[1]
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LinearOperator(Operator):
@@ -102,13 +107,18 @@ class LinearOperator(Operator):
         return float(min(0.25, 1e-3 + 4 * 2.0**-24 * (self.bounds() * multiplier).max(initial=0)) + bias)
 
     def compute(self, values, kernels):
-        dtype = tf.float32 if self.bounds().max() < EXACT_IN_FLOAT32 else tf.float64
+        dtype = self.exact_dtype
         x = tf.cast(values[0] - self.inputs[0].zero_point, dtype)
         total = self.weighted_sum(x, opaque(self.weights, dtype)) + opaque(self.bias, dtype)
         return stored(self.rounded(total, kernels), self.output, self.activation)
 
+    @property
+    def exact_dtype(self) -> tf.DType:
+        """In which TensorFlow computes the sums without an error."""
+        return tf.float32 if self.bounds().max() < EXACT_IN_FLOAT32 else tf.float64
+
     def rounded(self, total, kernels: str):
-        """Output steps of an exact sum, float32."""
+        """Output steps of an exact sum."""
         if kernels == "xnnpack":
             return round_once(total, self.multiplier)
         return round_twice(total, self.exact_multiplier)
@@ -128,12 +138,41 @@ class LinearOperator(Operator):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Convolution(LinearOperator):
+class SlidingSum(LinearOperator):
+    """What the convolutions have in common.
+
+    Attributes:
+      window: where the kernel lies.
+    """
+
+    version = 3
+    window: Window = Window()
+
+    @property
+    def exact_dtype(self):
+        # With one channel, unequal strides and an output of width 1, oneDNN's float32 convolution mixes up its rows.
+        if self.inputs[0].shape[-1] == 1 and not self.window.has_equal_strides:
+            return tf.float64
+        return super().exact_dtype
+
+    def options(self):
+        options = self._new_options()
+        options.fusedActivationFunction = CODES[self.activation]
+        options.padding = self.window.padding_code
+        options.strideH, options.strideW = self.window.strides
+        options.dilationHFactor, options.dilationWFactor = self.window.dilations
+        return options
+
+    @abc.abstractmethod
+    def _new_options(self):
+        """Its options, in which only what the window says is not set yet."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Convolution(SlidingSum):
     """CONV_2D; weights (height, width, in, out)."""
 
     builtin = "CONV_2D"
-    version = 3
-    window: Window = Window()
 
     def weighted_sum(self, x, weights):
         window = self.window
@@ -142,36 +181,29 @@ class Convolution(LinearOperator):
     def stored_weights(self):
         return self.weights.transpose(3, 0, 1, 2), 0
 
-    def options(self):
-        options = schema.Conv2DOptionsT()
-        options.fusedActivationFunction = CODES[self.activation]
-        options.padding = self.window.padding_code
-        options.strideH, options.strideW = self.window.strides
-        options.dilationHFactor, options.dilationWFactor = self.window.dilations
-        return options
+    def _new_options(self):
+        return schema.Conv2DOptionsT()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class DepthwiseConvolution(LinearOperator):
+class DepthwiseConvolution(SlidingSum):
     """DEPTHWISE_CONV_2D with multiplier 1; weights (height, width, channels)."""
 
     builtin = "DEPTHWISE_CONV_2D"
-    version = 3
-    window: Window = Window()
 
     def weighted_sum(self, x, weights):
         window, strides = self.window, (1, *self.window.strides, 1)
-        return tf.nn.depthwise_conv2d(x, weights[..., None], strides, window.padding, dilations=window.dilations)
+        if window.has_equal_strides:
+            return tf.nn.depthwise_conv2d(x, weights[..., None], strides, window.padding, dilations=window.dilations)
+        # TensorFlow's own kernel takes equal strides alone: as a convolution, each channel with zeros for the others.
+        diagonal = weights[..., None] * tf.eye(self.weights.shape[-1], dtype=weights.dtype)
+        return tf.nn.conv2d(x, diagonal, window.strides, window.padding, dilations=window.dilations)
 
     def stored_weights(self):
         return self.weights[None], 3
 
-    def options(self):
+    def _new_options(self):
         options = schema.DepthwiseConv2DOptionsT()
-        options.fusedActivationFunction = CODES[self.activation]
-        options.padding = self.window.padding_code
-        options.strideH, options.strideW = self.window.strides
-        options.dilationHFactor, options.dilationWFactor = self.window.dilations
         options.depthMultiplier = 1
         return options
 

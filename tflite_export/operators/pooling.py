@@ -63,5 +63,10 @@ class AveragePool(Pool):
         """The sums of whole numbers (n, h, w, c) over each window, exact."""
         if tuple(self.pool) == tuple(x.shape[1:3]) and self.window.padding == "VALID":
             return tf.reduce_sum(x, (1, 2), keepdims=True)
-        ones = tf.ones((*self.pool, x.shape[-1], 1))
-        return tf.nn.depthwise_conv2d(x, ones, (1, *self.window.strides, 1), self.window.padding)
+        # Channels become images: a convolution takes unequal strides, a depthwise one does not.
+        height, width, channels = self.inputs[0].shape
+        images = tf.reshape(tf.transpose(tf.cast(x, tf.float64), (0, 3, 1, 2)), (-1, height, width, 1))
+        ones = tf.ones((*self.pool, 1, 1), tf.float64)
+        sums = tf.nn.conv2d(images, ones, self.window.strides, self.window.padding)
+        sums = tf.reshape(sums, (-1, channels, *self.output.shape[:2]))
+        return tf.transpose(sums, (0, 2, 3, 1))

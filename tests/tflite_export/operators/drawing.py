@@ -40,11 +40,9 @@ def outputs(draw, shape: tuple[int, ...], activations=("none", "relu", "relu_n1_
 
 
 @st.composite
-def windows(draw, x: Tensor, size: tuple[int, int], square: bool = False, dilated: bool = True) -> Window:
-    """A window that fits; `square`: with equal strides, as TensorFlow's own depthwise kernels want them."""
+def windows(draw, x: Tensor, size: tuple[int, int], dilated: bool = True) -> Window:
+    """A window that fits."""
     strides = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
-    if square:
-        strides = (strides[0], strides[0])
     dilations = (1, 1)
     if dilated and strides == (1, 1):
         dilations = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))

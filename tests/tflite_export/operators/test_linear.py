@@ -108,7 +108,7 @@ def convolutions(draw) -> Convolution:
 def depthwise_convolutions(draw) -> DepthwiseConvolution:
     x = draw(tensors("x", draw(st.tuples(sizes, sizes, st.integers(1, 9)))))
     size = draw(st.tuples(st.integers(1, 4), st.integers(1, 4)))
-    window, channels = draw(windows(x, size, square=True)), x.shape[-1]
+    window, channels = draw(windows(x, size)), x.shape[-1]
     shape = windowed_shape(x, size, window, channels)
     return draw(linear(DepthwiseConvolution, x, draw(weights(*size, channels)), shape, window=window))
 
@@ -286,6 +286,15 @@ def test_channels_whose_weights_are_all_zero_are_their_bias(kind, bits):
     operator = kind((x,), output, np.zeros(kernel, np.int8), np.ones(4, np.float32), bias, "none", bits=bits)
     results = assert_exact(operator, DEFINITIONS[kind], random_values(operator, 0))
     assert (results["xnnpack"] == [10, 17, 3, 127]).all()
+
+
+def test_one_channel_with_unequal_strides_and_an_output_of_width_1():
+    """TensorFlow's own float32 convolution gives wrong sums here, with oneDNN."""
+    x, output = tensor("x", (9, 4, 1), 1, 0), tensor("y", (7, 1, 2), 30, 0)
+    values = np.random.default_rng(0).integers(-9, 9, (3, 4, 1, 2), np.int8)
+    window = Window((1, 3))
+    operator = Convolution((x,), output, values, np.ones(2, np.float32), np.zeros(2, np.int32), "none", window=window)
+    assert_exact(operator, convolution, random_values(operator, 0))
 
 
 TIES = [0.5, 1.5, 2.5, -0.5, -1.5, -2.5]
