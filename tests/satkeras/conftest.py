@@ -6,6 +6,7 @@ import tensorflow as tf
 import tf_keras
 from tf_keras import layers
 
+from satkeras import quantize_model
 from satkeras.models.insertion import has_quantizer
 
 
@@ -59,11 +60,21 @@ def integers_on_grid():
     return integers_on_grid
 
 
+def _images():
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 256, (16, 8, 8, 3)).astype(np.float32), rng.integers(0, 5, 16)
+
+
 @pytest.fixture
 def images():
     """A batch of images as they are stored, 0 .. 255, and their classes."""
-    rng = np.random.default_rng(0)
-    return rng.integers(0, 256, (16, 8, 8, 3)).astype(np.float32), rng.integers(0, 5, 16)
+    return _images()
+
+
+@pytest.fixture(scope="session")
+def session_images():
+    """`images` for fixtures that several tests share; not to be changed."""
+    return _images()
 
 
 def _residual_model():
@@ -89,6 +100,24 @@ def residual_model():
 
 
 @pytest.fixture(scope="session")
+def quantized():
+    """A function for `quantize_model` of the residual model, done once for the same arguments: a copy for each call."""
+    models = {}
+
+    def quantized(scheme="sat", **options):
+        arguments = scheme, *options.items()
+        if arguments not in models:
+            tf_keras.utils.set_random_seed(0)
+            models[arguments] = quantize_model(_residual_model(), scheme, **options)
+        copy = tf_keras.models.clone_model(models[arguments])
+        copy.set_weights(models[arguments].get_weights())
+        tf_keras.utils.set_random_seed(0)  # the same for the test, whether the model was there or not
+        return copy
+
+    return quantized
+
+
+@pytest.fixture(scope="session")
 def quantizers_of():
     """A function for the quantizers of a quantized model by layer name."""
 
@@ -100,10 +129,13 @@ def quantizers_of():
 
 @pytest.fixture
 def train(images):
-    """A function that trains a classifier of the images for some epochs of plain gradient descent."""
+    """A function that trains a classifier of the images for some epochs of plain gradient descent.
+
+    Eagerly: a graph takes longer to build than a few training steps. test_plain_keras.py compares both.
+    """
 
     def train(model, epochs=1, rate=0.1):
-        model.compile(tf_keras.optimizers.SGD(rate), "sparse_categorical_crossentropy")
+        model.compile(tf_keras.optimizers.SGD(rate), "sparse_categorical_crossentropy", run_eagerly=True)
         model.fit(*images, batch_size=16, epochs=epochs, shuffle=False, verbose=0)
         return model
 

@@ -87,7 +87,7 @@ def test_one_step_moves_every_trainable_variable(scheme, residual_model, images,
     assert [name for name in still if "depthwise/bias" not in name] == []
     clips = learned_variables(model, "clip")
     assert len(clips) == (4 if scheme in ("sat", "pact") else 0)
-    assert np.isfinite(model.predict(np.ones((1, 8, 8, 3)), verbose=0)).all()
+    assert np.isfinite(model(np.ones((1, 8, 8, 3), np.float32))).all()
 
 
 def test_alpha_decay_reaches_the_loss_and_shrinks_alpha(train):

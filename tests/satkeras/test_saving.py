@@ -1,5 +1,7 @@
 """Models that are saved, loaded and trained on: in every format, for every scheme."""
 
+import dataclasses
+import pathlib
 import subprocess
 import sys
 
@@ -28,8 +30,15 @@ np.savez(folder + "/loaded.npz", predicted, *model.get_weights(), *model.optimiz
 """
 
 
-@pytest.fixture
-def float_model():
+FORMATS = ("model.keras", "model.h5", "folder")
+# These two have every kind of quantizer variable: learned, averaged, constant, integer. The others run at night.
+QUICK = ("sat", "qn")
+EVERY_SCHEME = [
+    scheme if scheme in QUICK else pytest.param(scheme, marks=pytest.mark.slow) for scheme in sorted(satkeras.SCHEMES)
+]
+
+
+def new_float_model():
     """A convolution with batch norm and one without, and a dense layer."""
     image = tf_keras.Input((8, 8, 3))
     x = layers.BatchNormalization()(layers.Conv2D(4, 3, use_bias=False)(image))
@@ -37,41 +46,80 @@ def float_model():
     return tf_keras.Model(image, layers.Dense(5, activation="softmax")(layers.Flatten()(x)))
 
 
+def new_trained_model(scheme, images):
+    """A model of a scheme that was trained for two steps, momentum and all."""
+    model = satkeras.quantize_model(new_float_model(), scheme, calibration_data=images[0])
+    model.compile(tf_keras.optimizers.SGD(0.05, momentum=0.9), "sparse_categorical_crossentropy")
+    train_on(model, images)
+    return model
+
+
+def train_on(model, images):
+    model.fit(*images, batch_size=16, epochs=2, shuffle=False, verbose=0)
+
+
 @pytest.fixture
-def trained(float_model, images):
+def float_model():
+    return new_float_model()
+
+
+@pytest.fixture
+def trained(images):
     """A function for a model of a scheme that was trained for two steps, momentum and all."""
-
-    def trained(scheme):
-        model = satkeras.quantize_model(float_model, scheme, calibration_data=images[0])
-        model.compile(tf_keras.optimizers.SGD(0.05, momentum=0.9), "sparse_categorical_crossentropy")
-        model.fit(*images, batch_size=16, epochs=2, shuffle=False, verbose=0)
-        return model
-
-    return trained
+    return lambda scheme: new_trained_model(scheme, images)
 
 
-@pytest.mark.parametrize("name", ["model.keras", "model.h5", "folder"])
-@pytest.mark.parametrize("scheme", sorted(satkeras.SCHEMES))
-def test_a_loaded_model_is_the_saved_one(scheme, name, trained, images, tmp_path):
-    model = trained(scheme)
-    model.save(tmp_path / name)
-    loaded = satkeras.load_model(tmp_path / name)
-    np.testing.assert_array_equal(loaded.predict(images[0], verbose=0), model.predict(images[0], verbose=0))
-    files = [tmp_path / "saved.tflite", tmp_path / "loaded.tflite"]
-    for written, path in zip((model, loaded), files, strict=True):
-        tflite_export.export_tflite(written, path)
-    assert files[0].read_bytes() == files[1].read_bytes()
-    for further in (model, loaded):
-        if name == "folder":  # Keras keeps no optimizer slots in a SavedModel, a float model's neither.
-            further.compile(tf_keras.optimizers.SGD(0.05), "sparse_categorical_crossentropy")
-        further.fit(*images, batch_size=16, epochs=2, shuffle=False, verbose=0)
-    for now, then in zip(loaded.get_weights(), model.get_weights(), strict=True):
+@dataclasses.dataclass(frozen=True)
+class Saved:
+    """A trained model in every format, and what it did before and after it went on to train."""
+
+    folder: pathlib.Path
+    names: list
+    predictions: np.ndarray
+    exported: bytes
+    trained_on: list  # its weights after two further steps
+    trained_anew: list  # the same with an optimizer that starts anew
+
+
+@pytest.fixture(scope="module", params=EVERY_SCHEME)
+def saved(request, session_images, tmp_path_factory):
+    folder = tmp_path_factory.mktemp(request.param)
+    model = new_trained_model(request.param, session_images)
+    for name in FORMATS:
+        model.save(folder / name)
+    predictions, weights = model.predict(session_images[0], verbose=0), model.get_weights()
+    tflite_export.export_tflite(model, folder / "saved.tflite")
+    train_on(model, session_images)
+    trained_on = model.get_weights()
+    model.set_weights(weights)
+    compile_anew(model)
+    train_on(model, session_images)
+    exported = (folder / "saved.tflite").read_bytes()
+    return Saved(folder, [x.name for x in model.variables], predictions, exported, trained_on, model.get_weights())
+
+
+def compile_anew(model):
+    model.compile(tf_keras.optimizers.SGD(0.05), "sparse_categorical_crossentropy")
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_loaded_model_is_the_saved_one(name, saved, images, tmp_path):
+    loaded = satkeras.load_model(saved.folder / name)
+    np.testing.assert_array_equal(loaded.predict(images[0], verbose=0), saved.predictions)
+    tflite_export.export_tflite(loaded, tmp_path / "loaded.tflite")
+    assert (tmp_path / "loaded.tflite").read_bytes() == saved.exported
+    expected = saved.trained_on
+    if name == "folder":  # Keras keeps no optimizer slots in a SavedModel, a float model's neither.
+        compile_anew(loaded)
+        expected = saved.trained_anew
+    train_on(loaded, images)
+    for now, then in zip(loaded.get_weights(), expected, strict=True):
         np.testing.assert_array_equal(now, then)
-    assert [variable.name for variable in loaded.variables] == [variable.name for variable in model.variables]
+    assert [variable.name for variable in loaded.variables] == saved.names
     loaded.save(tmp_path / "again.h5")
 
 
-@pytest.mark.parametrize("scheme", sorted(satkeras.SCHEMES))
+@pytest.mark.parametrize("scheme", EVERY_SCHEME)
 def test_weights_and_checkpoints_restore_a_model(scheme, trained, float_model, images, tmp_path):
     model = trained(scheme)
     tf.train.Checkpoint(model=model).write(str(tmp_path / "checkpoint"))
@@ -84,8 +132,11 @@ def test_weights_and_checkpoints_restore_a_model(scheme, trained, float_model, i
         lambda fresh: fresh.load_weights(str(tmp_path / "weights")),
         lambda fresh: fresh.set_weights(model.get_weights()),
     ]
+    fresh = satkeras.quantize_model(float_model, scheme)
+    first = fresh.get_weights()
+    assert any(not np.array_equal(*pair) for pair in zip(first, model.get_weights(), strict=True))
     for restore in restores:
-        fresh = satkeras.quantize_model(float_model, scheme)
+        fresh.set_weights(first)
         restore(fresh)
         np.testing.assert_array_equal(fresh.predict(images[0], verbose=0), expected)
 

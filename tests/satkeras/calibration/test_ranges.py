@@ -8,18 +8,28 @@ from tf_keras import layers
 
 import satkeras
 from satkeras._compat import output_variables, weight_variables
+from satkeras.calibration.ranges import calibration_inputs
 from satkeras.models.insertion import quantizes_tensor
 
 
+@pytest.fixture(scope="module")
+def pretrained_weights():
+    """Keeps the weights of `pretrained` from the first test that needs them."""
+    return []
+
+
 @pytest.fixture
-def pretrained(residual_model, images):
+def pretrained(residual_model, images, pretrained_weights):
     """A float model whose weights have scales of their own, and the statistics of its data."""
-    rng = np.random.default_rng(3)
-    for layer in residual_model.layers:
-        if not isinstance(layer, layers.BatchNormalization):
-            layer.set_weights([3 * values + rng.normal(0, 0.01, values.shape) for values in layer.get_weights()])
-    residual_model.compile(tf_keras.optimizers.SGD(1e-4), "sparse_categorical_crossentropy")
-    residual_model.fit(*images, epochs=300, batch_size=16, verbose=0)
+    if not pretrained_weights:
+        rng = np.random.default_rng(3)
+        for layer in residual_model.layers:
+            if not isinstance(layer, layers.BatchNormalization):
+                layer.set_weights([3 * values + rng.normal(0, 0.01, values.shape) for values in layer.get_weights()])
+        residual_model.compile(tf_keras.optimizers.SGD(1e-4), "sparse_categorical_crossentropy")
+        residual_model.fit(*images, epochs=300, batch_size=16, verbose=0)
+        pretrained_weights.extend(residual_model.get_weights())
+    residual_model.set_weights(pretrained_weights)
     return residual_model
 
 
@@ -139,10 +149,13 @@ def test_data_in_every_form(pretrained, images):
         batches.map(lambda x, y: x),
         batches.map(lambda *xy: {"image": xy[0]}),
     ]
-    expected, *others = [satkeras.quantize_model(pretrained, calibration_data=form).get_weights() for form in forms]
-    for found in others:
-        for now, then in zip(found, expected, strict=True):
-            np.testing.assert_array_equal(now, then)
+    for form in forms:
+        (found,) = calibration_inputs(form, pretrained, 0.0, 255.0)
+        assert found.dtype == np.float32
+        np.testing.assert_array_equal(found, x)
+    of_array, of_dataset = (satkeras.quantize_model(pretrained, calibration_data=form) for form in (x, batches))
+    for found, expected in zip(of_dataset.get_weights(), of_array.get_weights(), strict=True):
+        np.testing.assert_array_equal(found, expected)
 
 
 def nan(x):

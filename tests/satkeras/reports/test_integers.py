@@ -14,9 +14,9 @@ from satkeras.quantizers import MaxWeightQuantizer
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_integers_of_every_kernel(scheme, residual_model):
+def test_integers_of_every_kernel(scheme, residual_model, quantized):
     latent = {f"quant_{layer.name}": layer.get_weights()[0] for layer in residual_model.layers if layer.weights}
-    found = integer_weights(quantize_model(residual_model, scheme, weight_bits=3))
+    found = integer_weights(quantized(scheme, weight_bits=3))
     assert set(found) == {"quant_stem", "quant_conv", "quant_depthwise", "quant_head", "quant_logits"}
     for name, weight in found.items():
         assert weight.num_bits == (8 if name in ("quant_stem", "quant_logits") else 3)
@@ -30,8 +30,8 @@ def test_integers_of_every_kernel(scheme, residual_model):
             assert (np.diff(weight.integers.ravel()[latent[name].argsort(None)]) >= 0).all()
 
 
-def test_they_are_what_the_layer_computes_with(residual_model, images, train):
-    model = train(quantize_model(residual_model, weight_bits=2))
+def test_they_are_what_the_layer_computes_with(quantized, images, train):
+    model = train(quantized(weight_bits=2))
     weight = integer_weights(model)["quant_head"]
     layer = model.get_layer("quant_head")
     kernel = weight.params.dequantize(weight.integers)
@@ -41,22 +41,22 @@ def test_they_are_what_the_layer_computes_with(residual_model, images, train):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_broken_weights_are_named(value, residual_model):
-    model = quantize_model(residual_model)
+def test_broken_weights_are_named(value, quantized):
+    model = quantized()
     kernel = next(variable for variable in model.get_layer("quant_head").trainable_weights if "kernel" in variable.name)
     kernel.assign(np.full(kernel.shape, value))
     with pytest.raises(ValueError, match="Layer 'quant_head': its weights hold NaN or infinity"):
         integer_weights(model)
 
 
-def test_full_precision_weights_are_named(residual_model):
+def test_full_precision_weights_are_named(quantized):
     with pytest.raises(ValueError, match="Layer 'quant_stem': its num_bits is None"):
-        integer_weights(quantize_model(residual_model, weight_bits=None))
+        integer_weights(quantized(weight_bits=None))
 
 
 @pytest.mark.parametrize("scheme", ["sat", "int8"])
-def test_the_file_holds_them_all(scheme, residual_model, tmp_path):
-    model = quantize_model(residual_model, scheme, weight_bits=3)
+def test_the_file_holds_them_all(scheme, quantized, tmp_path):
+    model = quantized(scheme, weight_bits=3)
     save_integer_weights(model, tmp_path / "weights.npz")
     found = integer_weights(model)
     with np.load(tmp_path / "weights.npz", allow_pickle=False) as file:
@@ -91,22 +91,22 @@ class WideQuantizer(MaxWeightQuantizer):
     levels = (-300, 300)
 
 
-def test_wider_grids_take_int16(tmp_path, residual_model):
+def test_wider_grids_take_int16(tmp_path, quantized):
     scheme = dataclasses.replace(SCHEMES["int8"], weights=WideQuantizer(), lone_weights=WideQuantizer())
-    save_integer_weights(quantize_model(residual_model, scheme), tmp_path / "file")
+    save_integer_weights(quantized(scheme), tmp_path / "file")
     with np.load(tmp_path / "file") as file:
         assert file["quant_conv/integers"].dtype == np.int16
         assert file["quant_conv/integers"].max() == 300
 
 
-def test_the_same_weights_make_the_same_file(residual_model, tmp_path):
-    model = quantize_model(residual_model)
+def test_the_same_weights_make_the_same_file(quantized, tmp_path):
+    model = quantized()
     for name in ("one", "two"):
         save_integer_weights(model, tmp_path / name)
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
 
 
-def test_an_interrupted_save_leaves_the_old_file(residual_model, tmp_path, monkeypatch):
+def test_an_interrupted_save_leaves_the_old_file(quantized, tmp_path, monkeypatch):
     path = tmp_path / "weights.npz"
     path.write_bytes(b"old")
 
@@ -115,14 +115,14 @@ def test_an_interrupted_save_leaves_the_old_file(residual_model, tmp_path, monke
 
     monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(KeyboardInterrupt):
-        save_integer_weights(quantize_model(residual_model), path)
+        save_integer_weights(quantized(), path)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_what_cannot_be_saved(residual_model, tmp_path):
+def test_what_cannot_be_saved(residual_model, quantized, tmp_path):
     with pytest.raises(ValueError, match="The folder of path must exist"):
-        save_integer_weights(quantize_model(residual_model), tmp_path / "missing" / "file")
+        save_integer_weights(quantized(), tmp_path / "missing" / "file")
     with pytest.raises(ValueError, match="^save_integer_weights needs a model that satkeras.quantize_model returned"):
         save_integer_weights(residual_model, tmp_path / "file")
     assert not list(tmp_path.iterdir())

@@ -11,8 +11,8 @@ from satkeras import integer_weights, quantize_model, strip, summary
 
 
 @pytest.fixture
-def rows(residual_model):
-    return {layer.name: layer for layer in summary(quantize_model(residual_model)).layers}
+def rows(quantized):
+    return {layer.name: layer for layer in summary(quantized()).layers}
 
 
 def test_bits_and_grids(rows):
@@ -39,8 +39,8 @@ def test_bytes_and_macs(rows):
 
 
 @pytest.mark.parametrize("scheme", ["sat", "int8"])
-def test_totals_beside_the_float_model(residual_model, scheme):
-    model = quantize_model(residual_model, scheme, weight_bits=3)
+def test_totals_beside_the_float_model(residual_model, quantized, scheme):
+    model = quantized(scheme, weight_bits=3)
     found = summary(model)
     assert found.float_bytes == 4 * residual_model.count_params() == 4 * strip(model).count_params()
     integers = integer_weights(model).values()
@@ -49,8 +49,8 @@ def test_totals_beside_the_float_model(residual_model, scheme):
     assert found.macs == sum(layer.macs for layer in found.layers) == sum(found.macs_by_width.values())
 
 
-def test_alpha_follows_the_training(residual_model, train):
-    model = quantize_model(residual_model)
+def test_alpha_follows_the_training(quantized, train):
+    model = quantized()
     assert [layer.alpha for layer in summary(model).layers] == [255, 8, 8, 8, 10]
     train(model)
     alphas = {variable.name: float(variable) for variable in model.variables if "alpha" in variable.name}
@@ -59,8 +59,8 @@ def test_alpha_follows_the_training(residual_model, train):
     assert found[1:] != [8, 8, 8, 10]
 
 
-def test_ranges_before_and_after_the_first_data(residual_model, train):
-    model = quantize_model(residual_model, "int8")
+def test_ranges_before_and_after_the_first_data(quantized, train):
+    model = quantized("int8")
     assert [layer.alpha for layer in summary(model).layers][1:] == [None] * 4
     train(model)
     assert all(layer.alpha > 0 for layer in summary(model).layers)
@@ -70,8 +70,8 @@ def test_ranges_before_and_after_the_first_data(residual_model, train):
     assert math.isnan(summary(model).layers[-1].alpha)
 
 
-def test_full_precision(residual_model):
-    found = summary(quantize_model(residual_model, weight_bits=None, activation_bits=None))
+def test_full_precision(residual_model, quantized):
+    found = summary(quantized(weight_bits=None, activation_bits=None))
     for layer in found.layers:
         assert (layer.weight_bits, layer.weight_grid, layer.input_bits, layer.input_grid) == (None, "float") * 2
         assert layer.alpha is None
@@ -107,8 +107,8 @@ def test_sizes_that_are_not_fixed():
     assert "MACs: ? for an image" in str(found)
 
 
-def test_the_text(residual_model):
-    model = quantize_model(residual_model)
+def test_the_text(quantized):
+    model = quantized()
     found, text = summary(model), str(summary(model))
     head, line = text.splitlines()[2], next(line for line in text.splitlines() if line.startswith("quant_conv"))
     assert head.split()[:3] == ["layer", "kind", "W"]

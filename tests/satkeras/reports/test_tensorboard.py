@@ -25,15 +25,15 @@ def logged(folder) -> dict[str, dict[int, np.ndarray]]:
     return found
 
 
-def fit(model, images, callback, epochs=1, **options):
-    model.compile(tf_keras.optimizers.SGD(0.01), "sparse_categorical_crossentropy", **options)
+def fit(model, images, callback, epochs=1, eagerly=True):
+    model.compile(tf_keras.optimizers.SGD(0.01), "sparse_categorical_crossentropy", run_eagerly=eagerly)
     model.fit(*images, batch_size=8, epochs=epochs, verbose=0, callbacks=[callback])
     return model
 
 
-@pytest.mark.parametrize("options", [{}, {"run_eagerly": True}], ids=str)
-def test_what_is_logged(options, residual_model, images, tmp_path):
-    model = fit(quantize_model(residual_model), images, TensorBoardQuantization(tmp_path, images[0]), **options)
+@pytest.mark.parametrize("eagerly", [False, True], ids=["graph", "eager"])
+def test_what_is_logged(eagerly, quantized, images, tmp_path):
+    model = fit(quantized(), images, TensorBoardQuantization(tmp_path, images[0]), eagerly=eagerly)
     found = logged(tmp_path)
     tensors = {layer.name for layer in model.layers if layer.name.endswith(("_output", "_input"))}
     assert len(tensors) == 10
@@ -58,8 +58,8 @@ def test_learned_numbers_are_logged_by_their_role(residual_model, images, tmp_pa
     assert not any(tag.endswith(("/threshold", "/state")) for tag in found)
 
 
-def test_histograms_of_weights_have_a_bucket_for_each_level(residual_model, images, tmp_path):
-    model = fit(quantize_model(residual_model), images, TensorBoardQuantization(tmp_path))
+def test_histograms_of_weights_have_a_bucket_for_each_level(quantized, images, tmp_path):
+    model = fit(quantized(), images, TensorBoardQuantization(tmp_path))
     found = logged(tmp_path)
     assert set(found) == KERNELS | {tag for tag in found if tag.endswith("/alpha")}
     for name, weight in integer_weights(model).items():
@@ -79,7 +79,7 @@ def test_clipped_shares_and_activations(images, tmp_path):
     (alpha,) = (variable for variable in quantized.variables if "alpha" in variable.name)
     alpha.assign(101.0)  # no value is a tie
     x = images[0]
-    quantized.compile(tf_keras.optimizers.SGD(0.0), "mse")
+    quantized.compile(tf_keras.optimizers.SGD(0.0), "mse", run_eagerly=True)
     quantized.fit(x, np.zeros((16, 5)), verbose=0, callbacks=[TensorBoardQuantization(tmp_path, x)])
     found = logged(tmp_path)
     assert found["quant_image_output/clipped_share"][0] == 0
@@ -92,18 +92,18 @@ def test_clipped_shares_and_activations(images, tmp_path):
     np.testing.assert_array_equal((left + right) / 2, np.arange(16))
 
 
-def test_every_other_epoch_and_nothing_between_batches(residual_model, images, tmp_path):
+def test_every_other_epoch_and_nothing_between_batches(quantized, images, tmp_path):
     callback = TensorBoardQuantization(tmp_path, images[0], frequency=2)
-    fit(quantize_model(residual_model), images, callback, epochs=4)
+    fit(quantized(), images, callback, epochs=4)
     assert {step for steps in logged(tmp_path).values() for step in steps} == {0, 2}
     assert not callback._implements_train_batch_hooks()
 
 
-def test_no_writer_is_left_open(residual_model, images, tmp_path):
+def test_no_writer_is_left_open(quantized, images, tmp_path):
     writers = []
-    model, callback = quantize_model(residual_model), TensorBoardQuantization(tmp_path)
+    model, callback = quantized(), TensorBoardQuantization(tmp_path)
     look = tf_keras.callbacks.LambdaCallback(on_epoch_begin=lambda *_: writers.append(callback._writer))
-    model.compile("sgd", "sparse_categorical_crossentropy")
+    model.compile("sgd", "sparse_categorical_crossentropy", run_eagerly=True)
     for _ in range(2):
         model.fit(*images, verbose=0, callbacks=[callback, look])
     assert callback._writer is None
@@ -123,14 +123,14 @@ def test_no_writer_is_left_open(residual_model, images, tmp_path):
         pass
 
 
-def test_what_has_no_integers_is_left_out(residual_model, images, tmp_path):
-    model = quantize_model(residual_model, weight_bits=None, activation_bits=None)
+def test_what_has_no_integers_is_left_out(quantized, images, tmp_path):
+    model = quantized(weight_bits=None, activation_bits=None)
     fit(model, images, TensorBoardQuantization(tmp_path, images[0]))
     assert logged(tmp_path) == {}
 
 
-def test_a_training_that_diverges_is_logged_on(residual_model, images, tmp_path):
-    model = quantize_model(residual_model)
+def test_a_training_that_diverges_is_logged_on(quantized, images, tmp_path):
+    model = quantized()
     for variable in model.trainable_variables:
         if "head" in variable.name or "alpha" in variable.name:
             variable.assign(np.full(variable.shape, np.nan))
@@ -144,7 +144,7 @@ def test_several_inputs(tmp_path):
     inputs = [tf_keras.Input((4,), name=name) for name in ("left", "right")]
     model = quantize_model(tf_keras.Model(inputs, layers.Dense(2, name="logits")(layers.Add(name="add")(inputs))))
     x = [np.full((8, 4), value, np.float32) for value in (3, 5)]
-    model.compile("sgd", "mse")
+    model.compile("sgd", "mse", run_eagerly=True)
     model.fit(x, np.zeros((8, 2)), verbose=0, callbacks=[TensorBoardQuantization(tmp_path, x)])
     assert logged(tmp_path)["quant_right_output/integers"][0][5, 2] == 32
 
@@ -164,8 +164,8 @@ def test_arguments_that_are_refused(options, error, message, tmp_path):
         TensorBoardQuantization(tmp_path, **options)
 
 
-def test_what_is_refused_before_the_training(residual_model, images, tmp_path):
-    model = quantize_model(residual_model)
+def test_what_is_refused_before_the_training(residual_model, quantized, images, tmp_path):
+    model = quantized()
     with pytest.raises(
         ValueError, match="^TensorBoardQuantization needs a model that satkeras.quantize_model returned"
     ):

@@ -89,7 +89,7 @@ def killed(script, *arguments):
     assert ended.returncode == -signal.SIGKILL, ended.stderr
 
 
-@pytest.fixture(scope="module", params=["sat", "qn"])
+@pytest.fixture(scope="module", params=[pytest.param("sat", marks=pytest.mark.slow), "qn"])
 def undisturbed(request, tmp_path_factory):
     """A scheme, and the weights and optimizer variables that a training which nobody kills leads to."""
     folder = tmp_path_factory.mktemp("undisturbed")
@@ -97,7 +97,7 @@ def undisturbed(request, tmp_path_factory):
     return request.param, dict(np.load(folder / "trained.npz"))
 
 
-@pytest.mark.parametrize("resume", ["BackupAndRestore", "ModelCheckpoint"])
+@pytest.mark.parametrize("resume", [pytest.param("BackupAndRestore", marks=pytest.mark.slow), "ModelCheckpoint"])
 def test_a_killed_training_reaches_the_same_weights(resume, undisturbed, tmp_path):
     """Temperatures are among a model's weights."""
     scheme, trained = undisturbed
@@ -110,10 +110,18 @@ def test_a_killed_training_reaches_the_same_weights(resume, undisturbed, tmp_pat
             np.testing.assert_array_equal(resumed[name], expected)
 
 
-@pytest.mark.parametrize("name", ["model.keras", "model.h5", "model.tflite", "model.npz"])
-def test_a_killed_write_leaves_the_previous_file(name, residual_model, train, tmp_path):
-    model = train(satkeras.quantize_model(residual_model))
-    satkeras.save_model(model, tmp_path / "saved.keras")
+# Models and bytes are written in one way each: the quick tests have one of each.
+@pytest.mark.parametrize(
+    "name",
+    [
+        "model.keras",
+        pytest.param("model.h5", marks=pytest.mark.slow),
+        pytest.param("model.tflite", marks=pytest.mark.slow),
+        "model.npz",
+    ],
+)
+def test_a_killed_write_leaves_the_previous_file(name, quantized, train, tmp_path):
+    satkeras.save_model(train(quantized()), tmp_path / "saved.keras")
     path = tmp_path / name
     path.write_bytes(b"the previous file")
     killed(WRITE, tmp_path / "saved.keras", path)

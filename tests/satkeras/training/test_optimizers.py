@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tf_keras
 
-from satkeras import SCHEMES, learned_variables, quantize_model, undecayed_variables
+from satkeras import SCHEMES, learned_variables, undecayed_variables
 from satkeras._compat import serializable
 from satkeras.quantizers import PACTQuantizer, QuantizerVariable
 
@@ -32,24 +32,24 @@ KERNELS = {"stem/kernel:0", "conv/kernel:0", "head/kernel:0", "logits/kernel:0"}
 
 
 @pytest.mark.parametrize("scheme", [None, *SCHEMES])
-def test_kernels_decay_but_for_depthwise_ones(scheme, residual_model):
-    assert decayed(residual_model if scheme is None else quantize_model(residual_model, scheme)) == KERNELS
+def test_kernels_decay_but_for_depthwise_ones(scheme, residual_model, quantized):
+    assert decayed(residual_model if scheme is None else quantized(scheme)) == KERNELS
 
 
-def test_quantizers_say_what_decays(residual_model):
+def test_quantizers_say_what_decays(quantized):
     scheme = dataclasses.replace(SCHEMES["sat"], last_activations=DecayedClip())
-    assert decayed(quantize_model(residual_model, scheme)) == KERNELS | {"pool_output/output_alpha:0"}
+    assert decayed(quantized(scheme)) == KERNELS | {"pool_output/output_alpha:0"}
 
 
-def test_a_frozen_layer_changes_nothing(residual_model):
-    model = quantize_model(residual_model)
+def test_a_frozen_layer_changes_nothing(quantized):
+    model = quantized()
     before = decayed(model)
     model.get_layer("quant_conv").trainable = False
     assert decayed(model) == before
 
 
-def test_an_optimizer_decays_what_is_left(residual_model):
-    model = quantize_model(residual_model, "sat")
+def test_an_optimizer_decays_what_is_left(quantized):
+    model = quantized("sat")
     optimizer = tf_keras.optimizers.SGD(1.0, weight_decay=0.5)
     optimizer.exclude_from_weight_decay(var_list=undecayed_variables(model))
     before = {variable.name: variable.numpy() for variable in model.trainable_variables}
@@ -59,16 +59,16 @@ def test_an_optimizer_decays_what_is_left(residual_model):
         np.testing.assert_allclose(variable, factor * before[variable.name], rtol=1e-6)
 
 
-def test_learned_variables_by_role(residual_model):
-    model = quantize_model(residual_model, "sat")
+def test_learned_variables_by_role(residual_model, quantized):
+    model = quantized("sat")
     alphas = {f"{name}_output/output_alpha:0" for name in ("conv_relu", "pool")}
     assert names(learned_variables(model)) == names(learned_variables(model, "clip")) >= alphas
     assert learned_variables(model, "step") == []
     assert learned_variables(residual_model) == []
 
 
-def test_learned_variables_of_several_roles(residual_model):
-    model = quantize_model(residual_model, "qn")
+def test_learned_variables_of_several_roles(quantized):
+    model = quantized("qn")
     steps, scales = learned_variables(model, "step"), learned_variables(model, "scale")
     assert len(steps) == len(scales) > 0
     assert not names(steps) & names(scales)

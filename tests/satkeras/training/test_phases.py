@@ -23,12 +23,25 @@ def small_model():
     return model
 
 
+@pytest.fixture(scope="module")
+def first_model():
+    tf_keras.utils.set_random_seed(0)
+    return quantize_model(small_model(), "qn", weight_bits="ternary", activation_bits=2)
+
+
 @pytest.fixture
-def model(images):
+def fresh_model(first_model):
+    """Ternary weights, 2-bit activations, without thresholds."""
+    copy = tf_keras.models.clone_model(first_model)
+    copy.set_weights(first_model.get_weights())
+    return copy
+
+
+@pytest.fixture
+def model(fresh_model, images):
     """Ternary weights, 2-bit activations, with thresholds."""
-    model = quantize_model(small_model(), "qn", weight_bits="ternary", activation_bits=2)
-    set_thresholds(model, images[0])
-    return model
+    set_thresholds(fresh_model, images[0])
+    return fresh_model
 
 
 @pytest.fixture
@@ -41,9 +54,9 @@ def activations():
     return activations
 
 
-def fit(model, images, *callbacks, epochs=1, **options):
-    model.compile(tf_keras.optimizers.SGD(0.01, 0.9), "sparse_categorical_crossentropy")
-    model.fit(*images, batch_size=8, epochs=epochs, shuffle=False, verbose=0, callbacks=list(callbacks), **options)
+def fit(model, images, *callbacks, epochs=1, eagerly=True):
+    model.compile(tf_keras.optimizers.SGD(0.01, 0.9), "sparse_categorical_crossentropy", run_eagerly=eagerly)
+    model.fit(*images, batch_size=8, epochs=epochs, shuffle=False, verbose=0, callbacks=list(callbacks))
 
 
 def temperatures(model):
@@ -81,10 +94,10 @@ def test_thresholds_come_from_the_tensors_without_quantized_activations(model, i
     assert beta == pytest.approx(5 / 4 * 3 / tensor.max(), rel=1e-5)
 
 
-def test_a_model_without_thresholds_says_so(images):
-    model = quantize_model(small_model(), "qn")
+def test_a_model_without_thresholds_says_so(fresh_model, images):
+    model = fresh_model
     with pytest.raises(tf.errors.InvalidArgumentError, match="call satkeras.set_thresholds"):
-        fit(model, images)
+        fit(model, images, eagerly=False)
     for verb in (lambda: set_phase(model, "both"), lambda: freeze(model)):
         with pytest.raises(ValueError, match=r"set_thresholds\(model, images\) first. Without.*\['quant_a_input'"):
             verb()
@@ -99,7 +112,7 @@ def test_one_step_moves_every_trainable_variable(model, images):
     set_thresholds(model, images[0])
     set_phase(model, "both")
     before = [variable.numpy() for variable in model.trainable_variables]
-    fit(model, images)
+    fit(model, images, eagerly=False)
     still = [
         variable.name
         for variable, value in zip(model.trainable_variables, before, strict=True)
@@ -136,7 +149,7 @@ def test_phase_activations_keeps_the_levels_of_the_weights(model, images):
 
 def test_the_temperature_rises_where_something_trains(model, images):
     set_phase(model, "weights")
-    fit(model, images, TemperaturePerEpoch(5), epochs=3)
+    fit(model, images, TemperaturePerEpoch(5), epochs=3, eagerly=False)
     assert temperatures(model) == {15.0, 0.0}
     set_phase(model, "activations")
     fit(model, images, TemperaturePerStep(2.5), epochs=2)
@@ -161,7 +174,7 @@ def test_a_geometric_temperature_rises_by_a_factor(model, images):
 def test_a_resumed_run_goes_on_at_its_temperature(model, images, tmp_path):
     fit(model, images, TemperaturePerEpoch(5), epochs=2)
     model.save_weights(tmp_path / "weights.h5")
-    resumed = quantize_model(small_model(), "qn", weight_bits="ternary", activation_bits=2)
+    resumed = tf_keras.models.clone_model(model)
     resumed.load_weights(tmp_path / "weights.h5")
     np.testing.assert_array_equal(resumed(images[0]), model(images[0]))
     fit(resumed, images, TemperaturePerEpoch(5), epochs=1)
