@@ -25,7 +25,7 @@ LARGEST_BIAS = 2.0**30
 class BiasRoundingQuantizer(Quantizer):
     """A tensor's quantizer, which at inference first rounds the bias of the layers that computed the tensor.
 
-    It is made anew for each layer and never stored: the model's config holds the quantizer inside it.
+    It is created anew for each layer and never stored: the model's config holds the quantizer inside it.
     """
 
     def __init__(self, quantizer: Quantizer):
@@ -82,10 +82,10 @@ def bias_error(call):
     while isinstance(call.layer, keras.layers.BatchNormalization):
         norms.insert(0, call.layer)
         call = call.parent_nodes[0]
-    made = _step_and_bias(call, identity=bool(norms))
-    if made is None:
+    found = _step_and_bias(call, identity=bool(norms))
+    if found is None:
         return None
-    step, bias = made
+    step, bias = found
     for norm in norms:
         factor = tf.math.rsqrt(_float64(norm.moving_variance) + norm.epsilon)
         factor *= _float64(norm.gamma) if norm.scale else 1.0

@@ -22,35 +22,35 @@ def canonical(source: Graph) -> tuple[Graph, dict[Layer, Layer]]:
     """The graph in fresh, unbuilt layers, activations standing alone.
 
     Returns:
-      The graph, and for each layer of `source` the fresh one that takes over its weights.
+      The graph, and for each layer of `source` the fresh one for its weights.
     """
     fresh = {node.layer: canonical_layers(node.layer) for node in source.nodes}
-    made: dict[Node, Node] = {}
+    new: dict[Node, Node] = {}
     nodes: list[Node] = []
     for node in source.nodes:
-        taken = tuple(made[parent] for parent in node.inputs)
+        parents = tuple(new[parent] for parent in node.inputs)
         for layer in fresh[node.layer]:
             name = node.name + layer.name.removeprefix(node.layer.name)
-            made[node] = Node(name, layer, taken, node.shape, node.training)
-            nodes.append(made[node])
-            taken = (made[node],)
-    inputs, outputs = (tuple(made[node] for node in ends) for ends in (source.inputs, source.outputs))
-    heirs = {node.layer: fresh[node.layer][0] for node in source.nodes if node.inputs}
-    return Graph(tuple(nodes), inputs, outputs, source.name), heirs
+            new[node] = Node(name, layer, parents, node.shape, node.training)
+            nodes.append(new[node])
+            parents = (new[node],)
+    inputs, outputs = (tuple(new[node] for node in ends) for ends in (source.inputs, source.outputs))
+    copies = {node.layer: fresh[node.layer][0] for node in source.nodes if node.inputs}
+    return Graph(tuple(nodes), inputs, outputs, source.name), copies
 
 
 def with_quantizers(graph: Graph, placement: Placement) -> tuple[Graph, dict[Layer, InjectedQuantizeConfig]]:
     """The graph with an identity layer wherever a tensor is quantized, and the config of each layer to annotate.
 
     The identity layers are called `<layer>_output`, or `<layer>_input` where a stream branches off. A learned
-    clip takes the place of the ReLU before it, of a ReLU6's maximum, too (as in SAT's MobileNets): it becomes an
+    clip replaces the ReLU before it, of a ReLU6's maximum, too (as in SAT's MobileNets): it becomes an
     `AbsorbedReLU`, any other whose result is quantized a `MaskedReLU`. Average pools go to their input's grid.
     """
     configs: dict[Layer, InjectedQuantizeConfig] = {
         layer: WeightQuantizeConfig(quantizer) for layer, quantizer in placement.weights.items()
     }
     names = {node.name for node in graph.nodes}
-    made: dict[Node, Node] = {}
+    new: dict[Node, Node] = {}
     branches: dict[tuple[Node, Quantizer], Node] = {}
     nodes: list[Node] = []
 
@@ -66,23 +66,23 @@ def with_quantizers(graph: Graph, placement: Placement) -> tuple[Graph, dict[Lay
 
     replaced = _relus(graph, placement, names) | _averages(graph, names)
     for node in graph.nodes:
-        taken = tuple(made[parent] for parent in node.inputs)
+        parents = tuple(new[parent] for parent in node.inputs)
         if node in placement.branches:
-            branch = taken[0], placement.branches[node]
+            branch = parents[0], placement.branches[node]
             if branch not in branches:
                 branches[branch] = quantized(*branch, f"{node.name}_input")
-            taken = (branches[branch],)
+            parents = (branches[branch],)
         stored = placement.tensors.get(node)
         layer = replaced.get(node, node.layer)
-        made[node] = add(Node(node.name, layer, taken, node.shape, node.training))
+        new[node] = add(Node(node.name, layer, parents, node.shape, node.training))
         if stored is not None:
-            made[node] = quantized(made[node], stored, f"{node.name}_output")
+            new[node] = quantized(new[node], stored, f"{node.name}_output")
     inputs = tuple(next(node for node in nodes if node.layer is old.layer) for old in graph.inputs)
-    return Graph(tuple(nodes), inputs, tuple(made[node] for node in graph.outputs), graph.name), configs
+    return Graph(tuple(nodes), inputs, tuple(new[node] for node in graph.outputs), graph.name), configs
 
 
 def _relus(graph: Graph, placement: Placement, names: set[str]) -> dict[Node, Layer]:
-    """What takes the place of a ReLU whose result is quantized, one layer for each call."""
+    """What replaces a ReLU whose result is quantized, one layer for each call."""
     found: dict[Node, Layer] = {}
     for node in graph.nodes:
         stored = placement.tensors.get(node)
@@ -96,7 +96,7 @@ def _relus(graph: Graph, placement: Placement, names: set[str]) -> dict[Node, La
 
 
 def _averages(graph: Graph, names: set[str]) -> dict[Node, Layer]:
-    """What takes the place of an average pool, one layer for each call."""
+    """What replaces an average pool, one layer for each call."""
     on_grid = {
         keras.layers.AveragePooling2D: GridAveragePooling2D,
         keras.layers.GlobalAveragePooling2D: GridGlobalAveragePooling2D,
@@ -128,25 +128,25 @@ def without_quantizers(graph: Graph) -> tuple[Graph, dict[Layer, Layer]]:
     """The float graph, in fresh layers, inside a quantized model's; the inverse of `with_quantizers`.
 
     Returns:
-      The graph, and for each layer of `graph` that has weights of its own the fresh one that takes them over.
+      The graph, and for each layer of `graph` that has weights of its own the fresh one for them.
     """
     inner = {node.layer.layer.name for node in graph.nodes if has_quantizer(node.layer)}
     # An output's name, given back to it by an identity layer, belongs to the layer inside again.
     dropped = {node.layer for node in graph.nodes if quantizes_tensor(node.layer) or node.layer.name in inner}
     fresh = {node.layer: _unwrapped(node.layer) for node in graph.nodes if node.layer not in dropped}
-    made: dict[Node, Node] = {}
+    new: dict[Node, Node] = {}
     for node in graph.nodes:
-        taken = tuple(made[parent] for parent in node.inputs)
+        parents = tuple(new[parent] for parent in node.inputs)
         if node.layer in dropped:
-            made[node] = taken[0]
+            new[node] = parents[0]
         else:
             layer = fresh[node.layer]
             name = node.name.replace(node.layer.name, layer.name, 1)
-            made[node] = Node(name, layer, taken, node.shape, node.training)
-    nodes = tuple(dict.fromkeys(made.values()))
-    inputs, outputs = (tuple(made[node] for node in ends) for ends in (graph.inputs, graph.outputs))
-    heirs = {layer: heir for layer, heir in fresh.items() if not isinstance(layer, keras.layers.InputLayer)}
-    return Graph(nodes, inputs, outputs, graph.name), heirs
+            new[node] = Node(name, layer, parents, node.shape, node.training)
+    nodes = tuple(dict.fromkeys(new.values()))
+    inputs, outputs = (tuple(new[node] for node in ends) for ends in (graph.inputs, graph.outputs))
+    copies = {layer: copy for layer, copy in fresh.items() if not isinstance(layer, keras.layers.InputLayer)}
+    return Graph(nodes, inputs, outputs, graph.name), copies
 
 
 def has_quantizer(layer: Layer) -> bool:

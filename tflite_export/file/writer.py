@@ -79,7 +79,7 @@ class FileWriter:
         return outside
 
     def model_output(self, tensor: Tensor, kind: str) -> int:
-        """The index of an output of the file, made of `tensor` if it has another type."""
+        """The index of an output of the file, converted from `tensor` if it has another type."""
         inside = self.activation(tensor)
         if kind == "int8":
             return inside

@@ -32,7 +32,7 @@ def verify(
     """Compares what the twin, the training model and the file compute, tensor by tensor.
 
     Args:
-      model: the quantized model that the plan was made from.
+      model: the quantized model of the plan.
       plan: the plan of the file.
       content: the bytes of the file, equal to its plan.
       images: for each input of the model, real values of shape (n, ...), within the model's input range.
@@ -249,7 +249,7 @@ def _rounds_evenly(layer) -> bool:
 
 
 def _as(dtype, x: Tensor, codes: np.ndarray) -> np.ndarray:
-    """Unsigned input codes in the type that a file or a training model takes."""
+    """Unsigned input codes in the type that a file or a training model reads."""
     if dtype == np.uint8:
         return codes
     integers = codes.astype(np.int32) - 128
