@@ -6,6 +6,7 @@ file); the operators themselves are in `tflite_export.operators`.
 
 import abc
 import dataclasses
+import itertools
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -106,6 +107,11 @@ class Operator(abc.ABC):
           float32 tensor of int8 values.
         """
 
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of its quantized kernel, as the file stores them; 0 if it has none."""
+        return 0
+
     def constants(self) -> tuple[Constant, ...]:
         """What it reads after its inputs."""
         return ()
@@ -155,5 +161,11 @@ class Plan:
     @property
     def weight_bytes(self) -> int:
         """Bytes of the quantized kernels, as the file stores them."""
-        kernels = [constant for op in self.operators for constant in op.constants() if constant.values.dtype == np.int8]
-        return sum(-(-constant.values.size * constant.bits // 8) for constant in kernels)
+        return sum(operator.weight_bytes for operator in self.operators)
+
+
+def new_name(name: str, names: set[str]) -> str:
+    """`name`, numbered if it is among `names`; they hold the new one from now on."""
+    unique = next(one for count in itertools.count() if (one := f"{name}_{count}" if count else name) not in names)
+    names.add(unique)
+    return unique

@@ -24,7 +24,8 @@ def input_arrays(data: InputData, model: keras.Model, argument: str) -> list[np.
       TypeError: the data is none of these.
       ValueError: it has not an array for each input, as many examples in each, or any at all; or a dataset has no end.
     """
-    names = list(model.input_names)  # pyright: ignore
+    # As in `fit`: a model of a dict of inputs is fed by its keys, any other by its input layers' names.
+    names = sorted(model.input) if isinstance(model.input, Mapping) else list(model.input_names)  # pyright: ignore
     if isinstance(data, tf.data.Dataset):
         arrays = _from_dataset(data, names, argument)
     else:

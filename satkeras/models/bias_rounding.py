@@ -13,7 +13,7 @@ import weakref
 
 import tensorflow as tf
 
-from satkeras._compat import TfmotQuantizeWrapper, first_call, keras, weight_variables
+from satkeras._compat import TfmotQuantizeWrapper, first_call, float32_variables, keras, weight_variables
 from satkeras.models.stored import stored_step
 from satkeras.quantizers import Quantizer
 from satkeras.quantizers.int8 import weight_spread
@@ -65,7 +65,8 @@ def with_rounded_bias(inputs, layer):
       layer: called once in a functional model; None, or not called yet: the inputs stay as they are.
     """
     call = first_call(layer)
-    error = None if call is None else bias_error(call.parent_nodes[0])
+    with float32_variables():
+        error = None if call is None else bias_error(call.parent_nodes[0])
     return inputs if error is None else inputs + tf.cast(error, inputs.dtype)
 
 

@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from satkeras._compat import first_call, keras, serializable
+from satkeras._compat import first_call, float32_variables, keras, serializable
 from satkeras.models.stored import stored_grid
 
 
@@ -16,7 +16,8 @@ class _OnGrid:
     def call(self, inputs, training=None):
         mean = super().call(inputs)  # type: ignore[misc]
         call = first_call(self)
-        grid = None if training or call is None else stored_grid(call.parent_nodes[0])
+        with float32_variables():
+            grid = None if training or call is None else stored_grid(call.parent_nodes[0])
         if grid is None:
             return mean
         step, zero_point = (tf.cast(number, tf.float32) for number in grid)

@@ -6,7 +6,7 @@ import tf_keras
 from tf_keras import layers
 
 import satkeras
-from tflite_export.file.reader import check_file
+from tflite_export.file.reader import check_file, read_model
 from tflite_export.file.writer import write_file
 from tflite_export.lowering.lower import make_plan
 from tflite_export.verification.kernels import kernel_problems
@@ -49,7 +49,7 @@ def exported():
         plan = make_plan(quantized)
         content = write_file(plan)
         check_file(plan, content, "uint8", "int8")
-        assert kernel_problems(quantized, plan, content) == []
+        assert kernel_problems(quantized, plan, read_model(content)) == []
         verification = verify(quantized, plan, content, _random_images(quantized, count))
         assert breaches(verification) == []
         return verification

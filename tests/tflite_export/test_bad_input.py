@@ -18,10 +18,10 @@ from tflite_export.verification.verify import input_codes
 def _no_file(monkeypatch):
     """Everything here fails before a file is written and run, which takes its time."""
 
-    def write_file(*_):
+    def model_of(*_):
         raise AssertionError("written")
 
-    monkeypatch.setattr("tflite_export.export.write_file", write_file)
+    monkeypatch.setattr("tflite_export.export.model_of", model_of)
 
 
 def small_model(shape=(8, 8, 3)):
@@ -79,9 +79,9 @@ MODELS = {
     "weights": ({}, lambda m: diverged(m, "kernel", np.nan), [("quant_conv", "its weights hold NaN or infinity")]),
     "infinite bias": ({}, lambda m: diverged(m, "bias", np.inf), [("quant_logits", "its bias holds NaN or infinity")]),
     "alpha": (
-        {},
+        {"overrides": {"logits": {"activation_bits": 4}}},
         lambda m: diverged(m, "alpha", np.nan),
-        [("quant_mean_output", "its alpha is nan: the training diverged; load weights from before")],
+        [("quant_logits_input", "its alpha is nan: the training diverged; load weights from before")],
     ),
     "range": (
         {"scheme": "int8"},
@@ -164,7 +164,7 @@ def test_types_that_there_are_not(quantized, tmp_path, options, message):
 
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3)).astype(np.float32)
-SHAPE = r"verify_data must have shape \(n, 8, 8, 3\), n > 0, for input quant_image_output. Received: "
+SHAPE = r"verify_data must have shape \(n, 8, 8, 3\), n > 0, for input image. Received: "
 KIND = "verify_data must hold integers or floats. Received: dtype "
 ONE = r"verify_data must be an array for each of the 1 inputs \['image'\], without labels. Received: "
 NONE = "verify_data must hold at least one example. Received: "

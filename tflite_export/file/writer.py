@@ -7,7 +7,7 @@ import numpy as np
 from tensorflow.lite.python import schema_py_generated as schema
 
 from tflite_export.errors import ExportError
-from tflite_export.plan import Constant, Operator, Plan, Tensor
+from tflite_export.plan import Constant, Operator, Plan, Tensor, new_name
 
 TYPES = {"uint8": schema.TensorType.UINT8, "int8": schema.TensorType.INT8, "float32": schema.TensorType.FLOAT32}
 FILE_IDENTIFIER = b"TFL3"
@@ -42,7 +42,8 @@ class FileWriter:
 
     def __init__(self, plan: Plan):
         self.plan = plan
-        self._names = _file_names(plan)
+        self._known_names = {constant.name for operator in plan.operators for constant in operator.constants()}
+        self._names = _file_names(plan, self._known_names)
         self._tensors: list[schema.TensorT] = []
         self._operators: list[schema.OperatorT] = []
         self._codes: dict[tuple[str, int, str], int] = {}
@@ -74,7 +75,7 @@ class FileWriter:
         inside = self.activation(tensor)
         if kind == "int8":
             return inside
-        outside = self._boundary(self.plan.input_names[self.plan.inputs.index(tensor)], tensor, kind)
+        outside = self._boundary(tensor, kind)
         self._add_operator(("QUANTIZE", 1, "1.14.0"), [outside], inside, schema.QuantizeOptionsT())
         return outside
 
@@ -83,7 +84,7 @@ class FileWriter:
         inside = self.activation(tensor)
         if kind == "int8":
             return inside
-        outside = self._boundary(self.plan.output_names[self.plan.outputs.index(tensor)], tensor, kind)
+        outside = self._boundary(tensor, kind)
         if kind == "uint8":
             self._add_operator(("QUANTIZE", 1, "1.14.0"), [inside], outside, schema.QuantizeOptionsT())
         else:
@@ -108,10 +109,11 @@ class FileWriter:
         model.buffers = [_buffer(content) for content in self._buffers]
         return model
 
-    def _boundary(self, name: str, tensor: Tensor, kind: str) -> int:
+    def _boundary(self, tensor: Tensor, kind: str) -> int:
+        """A tensor of another type beside an int8 one, which gives it its name."""
         grid = _quantization([tensor.scale], tensor.zero_point + 128) if kind == "uint8" else None
-        # The Keras name is the file's; what is behind the boundary steps back.
-        self._tensors[self._indices[tensor]].name = f"{name}/int8"
+        name, inside = self._names[tensor], self._tensors[self._indices[tensor]]
+        inside.name = new_name(f"{name}/int8", self._known_names)
         return self._add_tensor(name, (1, *tensor.shape), TYPES[kind], quantization=grid)
 
     def _add_tensor(self, name, shape, kind, content: bytes = b"", quantization=None) -> int:
@@ -162,21 +164,13 @@ def _buffer(content: bytes) -> schema.BufferT:
     return buffer
 
 
-def _file_names(plan: Plan) -> dict[Tensor, str]:
-    """The name of each activation: those of inputs and outputs are the model's, all others step back."""
-    names = dict(zip(plan.inputs, plan.input_names, strict=True)) | dict(
-        zip(plan.outputs, plan.output_names, strict=True)
-    )
-    known = set(names.values())
-    for tensor in plan.tensors:
-        if tensor in names:
-            continue
-        name, count = tensor.name, 0
-        while name in known:
-            count += 1
-            name = f"{tensor.name}_{count}"
-        names[tensor] = name
-        known.add(name)
+def _file_names(plan: Plan, known: set[str]) -> dict[Tensor, str]:
+    """A new name for each activation; inputs and outputs have the model's, all others step back."""
+    ends = zip((*plan.inputs, *plan.outputs), (*plan.input_names, *plan.output_names), strict=True)
+    names: dict[Tensor, str] = {}
+    for tensor, name in (*ends, *((tensor, tensor.name) for tensor in plan.tensors)):
+        if tensor not in names:
+            names[tensor] = new_name(name, known)
     return names
 
 

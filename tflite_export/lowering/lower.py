@@ -5,7 +5,6 @@ its batch norm, its ReLU or the quantizer that says how it is stored.
 """
 
 import dataclasses
-import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -24,7 +23,7 @@ from tflite_export.lowering.pending import Pending, Problem
 from tflite_export.lowering.rules import RULES
 from tflite_export.lowering.staircases import partial_sum, threshold_operators
 from tflite_export.operators import Add, Maximum, Reshape
-from tflite_export.plan import Operator, Plan, Tensor
+from tflite_export.plan import Operator, Plan, Tensor, new_name
 
 _NO_QUANTIZER = "no quantizer: quantize_model with activation_bits, not None"
 
@@ -138,11 +137,11 @@ class Lowering:
 
     def named(self, name: str) -> str:
         """`name`, numbered if a tensor has it already."""
-        return _new_name(name, self._tensor_names)
+        return new_name(name, self._tensor_names)
 
     def kernel_named(self, name: str) -> str:
         """The same for a layer whose kernel the file holds, once for each call."""
-        return _new_name(name, self._kernel_names)
+        return new_name(name, self._kernel_names)
 
     def _distinct(self, outputs: list[Tensor], inputs: list[Tensor]) -> list[Tensor]:
         """The outputs, a copy for each that is an input or another output, too."""
@@ -204,13 +203,6 @@ class Lowering:
             result = partial_sum(output, count)
             total = self.append(Add((total, one), result, "none", **(covered if result is output else {})))
         return total
-
-
-def _new_name(name: str, names: set[str]) -> str:
-    """A name that is not among `names`, and now is."""
-    unique = next(one for count in itertools.count() if (one := f"{name}_{count}" if count else name) not in names)
-    names.add(unique)
-    return unique
 
 
 def float_name(node: Node) -> str:

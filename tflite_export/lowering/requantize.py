@@ -9,6 +9,7 @@ from satkeras.models.bias_rounding import LARGEST_BIAS
 from satkeras.quantizers.int8 import LARGEST_WEIGHT, narrowed
 from tflite_export.lowering.pending import Pending, Problem, WeightedSum
 from tflite_export.operators import Add, FullyConnected, LinearOperator, MultiplyConstant
+from tflite_export.operators.elementwise import LARGEST_NUDGE
 from tflite_export.plan import KERNELS, Activation, Tensor
 
 # What XNNPACK takes: a larger or smaller multiplier falls back to kernels that round twice, or does not load.
@@ -18,8 +19,8 @@ SMALLEST_ADD_RATIO = 2.0**-10
 SMALLEST_PRODUCT_RATIO = 2.0**-16
 # Below it a scale times a scale leaves float32's normal numbers.
 SMALLEST_SCALE = np.float32(2.0**-60)
-# An ADD's output scale moves in steps of this, relatively, and no farther than 40 of them.
-ADD_NUDGE = 1e-6
+# How many steps an ADD's output scale can take to either side.
+ADD_NUDGES = 40
 
 
 def add_operator(pending: Pending, output: Tensor, activation: Activation) -> Add:
@@ -37,8 +38,8 @@ def add_operator(pending: Pending, output: Tensor, activation: Activation) -> Ad
             )
     planned = Add(pending.inputs, output, layers=pending.layers, activation=activation)
     pairs = np.meshgrid(*(x.codes.astype(np.float32) for x in pending.inputs))
-    for nudge in sorted(range(-40, 41), key=abs):
-        scale = np.float32(float(output.scale) * (1 + nudge * ADD_NUDGE))
+    for nudge in sorted(range(-ADD_NUDGES, ADD_NUDGES + 1), key=abs):
+        scale = np.float32(float(output.scale) * (1 + nudge / ADD_NUDGES * LARGEST_NUDGE))
         nudged = dataclasses.replace(planned, output=dataclasses.replace(output, scale=scale))
         results = [np.asarray(nudged.compute(pairs, kernels)) for kernels in ("xnnpack", "reference")]
         if np.array_equal(*results):

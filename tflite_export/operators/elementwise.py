@@ -12,6 +12,9 @@ from tflite_export.operators.activation import CODES, stored
 from tflite_export.operators.arithmetic import round_once, round_twice
 from tflite_export.plan import Activation, Constant, Operator
 
+# By how much, relatively, a lowering may move an ADD's output scale so that all families of kernels agree.
+LARGEST_NUDGE = 4e-5
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Add(Operator):
@@ -49,7 +52,8 @@ class Add(Operator):
 
     def slack(self):
         """Its 21-bit multipliers, and by how much scales were moved, on the farthest values of both inputs."""
-        moved = [abs(float(x.scale / self.output.scale) * self.output.step / x.step - 1) for x in self.inputs]
+        ratios = [float(x.scale / self.output.scale) * self.output.step / x.step for x in self.inputs]
+        moved = [min(abs(ratio - 1), 2 * LARGEST_NUDGE) for ratio in ratios]  # its own, and that of an ADD before it
         reach = [
             max(abs(x.lowest - x.zero_point), abs(x.highest - x.zero_point)) * x.step / self.output.step
             for x in self.inputs

@@ -65,6 +65,10 @@ class LinearOperator(Operator):
     constant_channels: tuple[int, ...] = dataclasses.field(kw_only=True, default=())
 
     @property
+    def weight_bytes(self) -> int:
+        return -(-self.weights.size * self.bits // 8)
+
+    @property
     def bias_scale(self) -> np.ndarray:
         """float32 (channels,): the size of a step of the bias."""
         return self.inputs[0].scale * self.weight_scale

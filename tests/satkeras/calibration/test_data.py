@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras
+from tf_keras import layers
 
 from satkeras.calibration.data import input_arrays
 
@@ -38,6 +39,17 @@ def test_every_form_gives_the_same_arrays(model, data):
     left, right = input_arrays(data, model, "data")
     np.testing.assert_array_equal(left, LEFT)
     np.testing.assert_array_equal(right, RIGHT)
+
+
+def test_a_model_of_a_dict_is_fed_by_its_keys():
+    inputs = {"z": layers.Input((2,), name="left"), "a": layers.Input((3,), name="right")}
+    model = tf_keras.Model(inputs, layers.Concatenate()(list(inputs.values())))
+    first, second = input_arrays({"z": LEFT, "a": RIGHT}, model, "data")
+    assert [values.shape[1:] for values in (first, second)] == [tuple(x.shape[1:]) for x in model.inputs]
+    np.testing.assert_array_equal(first, RIGHT)
+    np.testing.assert_array_equal(second, LEFT)
+    with pytest.raises(ValueError, match=r"^data must have the keys \['a', 'z'\]. Received: \['left', 'right'\]$"):
+        input_arrays({"left": LEFT, "right": RIGHT}, model, "data")
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from tflite_export.errors import ExportError
 from tflite_export.lowering.lower import make_plan
 from tflite_export.operators import (
     Add,
+    AveragePool,
     Convolution,
     DepthwiseConvolution,
     FullyConnected,
@@ -101,7 +102,7 @@ def test_unsigned_activations_lie_at_the_top_of_int8(planned, bits):
     first = plan.operators[0]
     assert first.output.zero_point == 128 - 2**bits
     assert first.output.highest - first.output.zero_point == 2**bits - 1
-    assert first.activation == "relu"
+    assert first.activation == ("relu" if bits < 8 else "none")  # at 8 bits int8's own end is the lower clip
 
 
 @pytest.mark.parametrize("bits", [2, 3, 5, 7])
@@ -157,16 +158,25 @@ def test_a_gamma_too_small_for_int32_but_not_constant_is_refused(trained):
         make_plan(model)
 
 
-def test_average_pooling_is_a_depthwise_convolution(planned):
-    _, plan = planned(
-        sequential(layers.Conv2D(4, 3, activation="relu"), layers.AveragePooling2D((2, 3)), layers.Conv2D(2, 1))
-    )
+@pytest.mark.parametrize("padding", ["valid", "same"])
+def test_average_pools_stay_on_the_grid_of_their_input(planned, padding):
+    pool = layers.AveragePooling2D((2, 3), strides=(1, 2), padding=padding)
+    _, plan = planned(sequential(layers.Conv2D(4, 3, activation="relu"), pool, layers.Conv2D(2, 1)))
+    first, pool, last = plan.operators
+    assert isinstance(pool, AveragePool)
+    assert (pool.pool, pool.window.strides, pool.window.padding) == ((2, 3), (1, 2), padding.upper())
+    assert (pool.output.scale, pool.output.zero_point) == (first.output.scale, first.output.zero_point)
+    assert last.inputs == (pool.output,)
+
+
+@pytest.mark.parametrize("keepdims", [False, True])
+def test_a_global_average_is_a_pool_of_the_whole_image(planned, keepdims):
+    mean = layers.GlobalAveragePooling2D(keepdims=keepdims)
+    _, plan = planned(sequential(layers.Conv2D(4, 3, activation="relu"), mean, layers.Flatten(), layers.Dense(2)))
     pool = plan.operators[1]
-    assert isinstance(pool, DepthwiseConvolution)
-    assert (pool.weights == 127).all()
-    assert pool.weights.shape == (2, 3, 4)
-    assert pool.window.strides == (2, 3)
-    np.testing.assert_allclose(pool.weights * pool.weight_scale, 1 / 6, rtol=1e-6)
+    assert kinds(plan)[1:-1] == ["AVERAGE_POOL_2D", "RESHAPE"]
+    assert (pool.pool, pool.window.strides) == ((6, 6), (1, 1))
+    assert (pool.output.scale, pool.output.zero_point) == (pool.inputs[0].scale, pool.inputs[0].zero_point)
 
 
 @pytest.mark.parametrize(

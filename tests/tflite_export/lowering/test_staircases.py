@@ -71,12 +71,12 @@ def test_every_integer_is_the_twins(weight_bits, activation_bits, steps, quantiz
 def test_steps_are_exact_on_all_kernels(kernels, model, random_images):
     plan = make_plan(model)
     found = verify(model, plan, write_file(plan), random_images(model, 2), kernels)
-    steps = [one for one in found.tensors if "quant_a_input" in one.name]
+    steps = [one for one in found.tensors if one.name.startswith("a_input")]
     assert len(steps) == 5
     if kernels == "default":
         assert found.differing == 0
     # The other kernels may round the convolution before them in another way; its levels are all that can differ.
-    stem = next(one for one in found.tensors if one.name == "quant_stem_relu_output")
+    stem = next(one for one in found.tensors if one.name == "stem_relu")
     assert all(one.file_differs <= stem.file_differs for one in steps)
 
 
@@ -89,11 +89,11 @@ def test_the_operators_are_the_quantizer_on_every_code(model):
     for places in ([3, 77.3, 200.8], [-5, 0, 255], [9.5, 9.6, 9.4], [255.5, 300, 1e6]):
         quantizer.move_thresholds(np.array(places) * step, variables)
         plan = make_plan(model)
-        (output,) = (op for op in plan.operators if op.output.name == "quant_a_input")
+        (output,) = (op for op in plan.operators if op.output.name == "a_input")
         twin = build_twin(plan)
-        source = twin.get_layer("quant_stem_relu_output").output
+        source = twin.get_layer("stem_relu").output
         codes = np.arange(-128, 128, dtype=np.float32)[:, None, None, None] * np.ones((12, 12, 8), np.float32)
-        found = tf_keras.Model(source, twin.get_layer("quant_a_input").output)(codes).numpy()
+        found = tf_keras.Model(source, twin.get_layer("a_input").output)(codes).numpy()
         real = (np.float32(step) * (codes + 128)).astype(np.float32)
         expected = np.rint(wrapper(real, training=False).numpy() / output.output.step) + output.output.zero_point
         np.testing.assert_array_equal(found, expected)

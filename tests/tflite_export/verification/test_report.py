@@ -3,33 +3,68 @@
 import dataclasses
 import json
 
-from tflite_export.verification.report import Report, TensorComparison, Verification, table
+import pytest
+
+from satkeras.reports.summary import table
+from tflite_export.verification.report import FamilyResult, OperatorSummary, Report, TensorComparison, Verification
 
 
 def comparison(name: str, elements: int, file_differs: int, layer_differs: int | None) -> TensorComparison:
-    known = {
-        "name": name,
-        "operator": "CONV_2D",
-        "elements": elements,
-        "file_differs": file_differs,
-        "file_largest": file_differs,
-        "layer_differs": layer_differs,
-    }
-    others = [field.name for field in dataclasses.fields(TensorComparison) if field.name not in known]
-    return TensorComparison(**known, **dict.fromkeys(others))
+    return TensorComparison(
+        name=name,
+        operator="CONV_2D",
+        elements=elements,
+        file_differs=file_differs,
+        file_largest=file_differs,
+        layer_differs=layer_differs,
+        layer_farthest=0.5,
+        layer_bound=1e-3,
+        layer_beyond=0,
+        model_differs=None,
+    )
 
 
-EQUAL = Verification(100, "default", 0.99, 1.0, (comparison("a", 1_000_000, 0, 10), comparison("b", 10, 0, None)))
+EQUAL = Verification(
+    100,
+    "xnnpack",
+    0.99,
+    1.0,
+    "largest output",
+    (comparison("a", 1_000_000, 0, 10), comparison("b", 10, 0, None)),
+    model_accuracy=0.75,
+    families=(FamilyResult("xnnpack", 0.99, 0.74), FamilyResult("tflm", 0.98, None)),
+)
 UNEQUAL = dataclasses.replace(EQUAL, tensors=(*EQUAL.tensors, comparison("c", 8, 2, 4), comparison("d", 8, 1, 0)))
-REPORT = Report("net.tflite", 5000, 1234, {"CONV_2D": 3, "ADD": 1}, "uint8", "int8", EQUAL)
+SUMMARIES = (
+    OperatorSummary("image/int8", "QUANTIZE", 1, "builtin", 0),
+    OperatorSummary("a", "CONV_2D", 3, "XNNPACK", 1200, 1e-5),
+    OperatorSummary("b", "ADD", 2, "XNNPACK", 0),
+)
+REPORT = Report(
+    path="net.tflite",
+    file_bytes=5000,
+    weight_bytes=1234,
+    operators={"CONV_2D": 3, "ADD": 1},
+    input_type="uint8",
+    output_type="int8",
+    weight_storage="int8",
+    min_runtime="1.14.0",
+    operator_summaries=SUMMARIES,
+    warnings=("beware",),
+    verification=EQUAL,
+)
 
 
 def test_json_round_trip():
-    assert json.loads(REPORT.to_json()) == json.loads(json.dumps(dataclasses.asdict(REPORT)))
     loaded = json.loads(REPORT.to_json())
+    assert loaded == json.loads(json.dumps(dataclasses.asdict(REPORT)))
     verification = loaded.pop("verification")
     tensors = tuple(TensorComparison(**tensor) for tensor in verification.pop("tensors"))
-    assert Report(**loaded, verification=Verification(**verification, tensors=tensors)) == REPORT
+    families = tuple(FamilyResult(**family) for family in verification.pop("families"))
+    summaries = tuple(OperatorSummary(**summary) for summary in loaded.pop("operator_summaries"))
+    warnings = tuple(loaded.pop("warnings"))
+    rebuilt = Verification(**verification, tensors=tensors, families=families)
+    assert Report(**loaded, operator_summaries=summaries, warnings=warnings, verification=rebuilt) == REPORT
 
 
 def test_json_without_verification():
@@ -56,10 +91,26 @@ def test_no_tensors():
 
 def test_the_text_says_what_was_made():
     text = str(REPORT)
-    assert text.startswith("net.tflite: 5,000 bytes, 1,234 of them weights, uint8 in, int8 out\n")
-    assert "operators: CONV_2D x3, ADD x1" in text
-    assert "top-1 agreement, training model and file: 99.00%" in text
+    first = "net.tflite: 5,000 bytes, 1,234 of them weights (int8), uint8 in, int8 out, TFLite 1.14.0 or newer\n"
+    assert text.startswith(first)
+    assert "\noperators: CONV_2D x3, ADD x1\n" in text
+    assert "\noutside XNNPACK, in builtin kernels: QUANTIZE x1\n" in text
+    assert "\nnote: beware\n" in text
+    assert "\n100 images, LiteRT's xnnpack kernels\n" in text
+    assert "\nsame answers (largest output), training model and file: 99.00%\n" in text
+    assert "\naccuracy, training model: 75.00%\n" in text
+    assert "\nxnnpack kernels: same answers 99.00%, accuracy 74.00%\ntflm kernels: same answers 98.00%\n" in text
     assert "images" not in str(dataclasses.replace(REPORT, verification=None))
+
+
+def test_node_data_are_shares_of_the_operators(tmp_path):
+    """Model Explorer finds nodes by the file's tensor names; an operator that was not compared has no colour."""
+    REPORT.save_node_data(tmp_path / "nodes.json")
+    written = json.loads((tmp_path / "nodes.json").read_text())
+    assert written["main"]["results"] == {"a": {"value": pytest.approx(1e-3)}}
+    with pytest.raises(ValueError, match="Node data need a verification"):
+        dataclasses.replace(REPORT, verification=None).save_node_data(tmp_path / "none.json")
+    assert [path.name for path in tmp_path.iterdir()] == ["nodes.json"]
 
 
 def test_the_table_is_aligned():
