@@ -6,6 +6,7 @@ It raises `Problem` where the layer cannot be lowered exactly.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -22,6 +23,7 @@ from tflite_export.lowering.closing import close_add, close_sum, identity, requa
 from tflite_export.lowering.pending import Pending, Problem, WeightedSum
 from tflite_export.operators import (
     AveragePool,
+    Concatenation,
     Convolution,
     DepthwiseConvolution,
     FullyConnected,
@@ -119,6 +121,28 @@ def _add_layer(walk, node: Node, layer) -> Pending:
     return Pending(tuple(walk.stored(parent) for parent in node.inputs), (node.name,), close_add, rescales=False)
 
 
+def _concatenate(walk, node: Node, layer) -> Pending:
+    axis = layer.axis % (len(node.shape) + 1)
+    inputs = tuple(walk.stored(parent) for parent in node.inputs)
+    return Pending(inputs, (node.name,), functools.partial(_close_concatenation, axis))
+
+
+def _close_concatenation(axis: int, walk, pending: Pending, output: Tensor, activation) -> Tensor:
+    """CONCATENATION, after a MUL for each input that is not on the output's grid yet."""
+    parts = tuple(_on_grid_of(output, walk, x, activation) for x in pending.inputs)
+    return walk.append(Concatenation(parts, output, axis, layers=pending.layers, sources=pending.inputs))
+
+
+def _on_grid_of(output: Tensor, walk, x: Tensor, activation) -> Tensor:
+    has_its_grid = (x.scale, x.zero_point, x.step) == (output.scale, output.zero_point, output.step)
+    if has_its_grid and output.lowest <= x.lowest and x.highest <= output.highest:
+        return x
+    name = walk.named(f"{output.name}/{x.name}")
+    part = dataclasses.replace(output, name=name, shape=x.shape, layer=None)
+    alone = requantized(x)
+    return alone.close(walk, alone, part, activation)
+
+
 def _on_its_grid(walk, node: Node, **changes) -> tuple[Tensor, Tensor]:
     """The input and output of a layer that keeps its input's grid."""
     x = walk.stored(node.inputs[0])
@@ -191,6 +215,7 @@ RULES: dict[type, Callable] = {
     AbsorbedReLU: _absorbed_relu,
     MaskedReLU: _relu,
     _layers.Add: _add_layer,
+    _layers.Concatenate: _concatenate,
     GridGlobalAveragePooling2D: _global_pool,
     GridAveragePooling2D: _pool,
     _layers.MaxPooling2D: _pool,

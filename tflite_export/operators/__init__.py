@@ -2,7 +2,7 @@
 
 from tflite_export.operators.elementwise import Add, AddConstant, Maximum, Minimum, MultiplyConstant
 from tflite_export.operators.linear import Convolution, DepthwiseConvolution, FullyConnected, LinearOperator, Window
-from tflite_export.operators.movement import Pad, Reshape
+from tflite_export.operators.movement import Concatenation, Pad, Reshape
 from tflite_export.operators.pooling import AveragePool, MaxPool
 from tflite_export.operators.tables import Softmax
 
@@ -10,6 +10,7 @@ __all__ = [
     "Add",
     "AddConstant",
     "AveragePool",
+    "Concatenation",
     "Convolution",
     "DepthwiseConvolution",
     "FullyConnected",

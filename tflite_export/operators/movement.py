@@ -1,4 +1,4 @@
-"""Operators that move values, on their input's grid: RESHAPE, PAD."""
+"""Operators that move values, on their input's grid: RESHAPE, PAD, CONCATENATION."""
 
 import dataclasses
 
@@ -50,3 +50,28 @@ class Pad(Operator):
 
     def options(self):
         return schema.PadOptionsT()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Concatenation(Operator):
+    """CONCATENATION of two or more tensors on one grid.
+
+    Attributes:
+      axis: the axis that they are joined along, the batch's being 0.
+    """
+
+    builtin = "CONCATENATION"
+    axis: int
+
+    @property
+    def runs_in_xnnpack(self) -> bool:  # type: ignore[override]
+        """XNNPACK joins up to five tensors."""
+        return len(self.inputs) <= 5
+
+    def compute(self, values, kernels):
+        return tf.concat(values, self.axis)
+
+    def options(self):
+        options = schema.ConcatenationOptionsT()
+        options.axis = self.axis
+        return options

@@ -1,4 +1,4 @@
-"""Tests of the operators that move values: RESHAPE, PAD."""
+"""Tests of the operators that move values: RESHAPE, PAD, CONCATENATION."""
 
 import dataclasses
 import math
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.tflite_export.operators.agreement import Sample, assert_sample_exact
 from tests.tflite_export.operators.drawing import images, seeds, sizes, tensors
-from tflite_export.operators import Pad, Reshape
+from tflite_export.operators import Concatenation, Pad, Reshape
 from tflite_export.plan import Tensor
 
 shapes = st.one_of(st.tuples(sizes), st.tuples(sizes, sizes), images)
@@ -46,9 +46,30 @@ def pads(draw) -> Pad:
     return Pad((x,), moved(x, shape), (height, width))
 
 
+def concatenation(operator: Concatenation, kernels: str, *values):
+    return np.concatenate(values, operator.axis)
+
+
+@st.composite
+def concatenations(draw) -> Concatenation:
+    """From two tensors on, past the five that XNNPACK takes; one of them may come twice."""
+    first = draw(tensors("x_0", draw(shapes)))
+    axis, others = draw(st.integers(0, len(first.shape) - 1)), draw(st.lists(sizes, min_size=1, max_size=6))
+
+    def resized(length: int) -> tuple[int, ...]:
+        return (*first.shape[:axis], length, *first.shape[axis + 1 :])
+
+    inputs = [first, *(moved(first, resized(length)) for length in others)]
+    if draw(st.booleans()):
+        inputs[-1] = first
+    inputs = [first if x is first else dataclasses.replace(x, name=f"x_{i}") for i, x in enumerate(inputs)]
+    return Concatenation(tuple(inputs), moved(first, resized(sum(x.shape[axis] for x in inputs))), axis + 1)
+
+
 SAMPLES = {
     Reshape: Sample(reshapes(), reshape),
     Pad: Sample(pads(), pad),
+    Concatenation: Sample(concatenations(), concatenation),
 }
 
 
