@@ -1,10 +1,21 @@
 """The operators of a file, one class each."""
 
-from tflite_export.operators.elementwise import Add, AddConstant, Maximum, Minimum, MultiplyConstant
-from tflite_export.operators.linear import Convolution, DepthwiseConvolution, FullyConnected, LinearOperator, Window
-from tflite_export.operators.movement import Concatenation, Pad, Reshape
+from tflite_export.operators.elementwise import Add, AddConstant, Multiply, MultiplyConstant, Subtract
+from tflite_export.operators.extrema import Maximum, MaximumOfTwo, Minimum, MinimumOfTwo
+from tflite_export.operators.linear import Convolution, DepthwiseConvolution, FullyConnected, LinearOperator
+from tflite_export.operators.movement import (
+    Concatenation,
+    DepthToSpace,
+    Pad,
+    Reshape,
+    ResizeNearestNeighbor,
+    SpaceToDepth,
+    StridedSlice,
+    Transpose,
+)
 from tflite_export.operators.pooling import AveragePool, MaxPool
 from tflite_export.operators.tables import Softmax
+from tflite_export.operators.window import Window
 
 __all__ = [
     "Add",
@@ -12,15 +23,24 @@ __all__ = [
     "AveragePool",
     "Concatenation",
     "Convolution",
+    "DepthToSpace",
     "DepthwiseConvolution",
     "FullyConnected",
     "LinearOperator",
     "MaxPool",
     "Maximum",
+    "MaximumOfTwo",
     "Minimum",
+    "MinimumOfTwo",
+    "Multiply",
     "MultiplyConstant",
     "Pad",
     "Reshape",
+    "ResizeNearestNeighbor",
     "Softmax",
+    "SpaceToDepth",
+    "StridedSlice",
+    "Subtract",
+    "Transpose",
     "Window",
 ]

@@ -1,7 +1,9 @@
-"""Operators of elements: ADD, MUL, MAXIMUM, MINIMUM, with a tensor or a constant."""
+"""Arithmetic of elements: ADD, SUB, MUL, with a tensor or a constant."""
 
+import abc
 import dataclasses
 import math
+from typing import ClassVar
 
 import numpy as np
 import tensorflow as tf
@@ -17,16 +19,19 @@ LARGEST_NUDGE = 4e-5
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Add(Operator):
-    """ADD of two tensors of one shape."""
+class Sum(Operator):
+    """What ADD and SUB have in common; XNNPACK takes ratios of scales 2^-10 .. 2^8."""
 
-    builtin = "ADD"
+    sign: ClassVar[int]  # of the second input
     activation: Activation
 
     def compute(self, values, kernels):
-        add = self._shifted_once if kernels == "xnnpack" else self._rescaled_thrice
-        centred = [tf.cast(value, tf.float64) - x.zero_point for value, x in zip(values, self.inputs, strict=True)]
-        return stored(add(*centred), self.output, self.activation)
+        left, right = (tf.cast(one, tf.float64) - x.zero_point for one, x in zip(values, self.inputs, strict=True))
+        right *= self.sign
+        levels = (
+            self._shifted_once(left, right) if kernels == "xnnpack" else self._rescaled_thrice(left, right, kernels)
+        )
+        return stored(levels, self.output, self.activation)
 
     def _shifted_once(self, left, right):
         """XNNPACK's qs8-vadd: 21-bit multipliers, one shift that rounds half up."""
@@ -35,20 +40,19 @@ class Add(Operator):
         multipliers = [float(np.rint(np.ldexp(np.float64(ratio), shift))) for ratio in ratios]
         return tf.floor((left * multipliers[0] + right * multipliers[1] + 2.0 ** (shift - 1)) * 2.0**-shift)
 
-    def _rescaled_thrice(self, left, right):
+    def _rescaled_thrice(self, left, right, kernels: str):
         """gemmlowp's: both inputs, 20 bits to the left, on twice the larger scale; then their sum on the output's."""
-        twice = np.float64(2 * max(x.scale for x in self.inputs))
+        dtype = self._ratio_dtype(kernels)
+        twice = dtype(2 * max(x.scale for x in self.inputs))
         total = sum(
-            round_twice(value * 2**20, np.float64(x.scale) / twice)
+            round_twice(value * 2**20, np.float64(dtype(x.scale) / twice))
             for value, x in zip((left, right), self.inputs, strict=True)
         )
-        return round_twice(total, twice / np.float64(np.float32(2**20) * self.output.scale))
+        return round_twice(total, np.float64(twice / dtype(np.float32(2**20) * self.output.scale)))
 
-    def options(self):
-        options = schema.AddOptionsT()
-        options.fusedActivationFunction = CODES[self.activation]
-        options.potScaleInt16 = True  # the schema's own default
-        return options
+    def _ratio_dtype(self, kernels: str) -> type:
+        """In what a family divides scales."""
+        return np.float64
 
     def slack(self):
         """Its 21-bit multipliers, and by how much scales were moved, on the farthest values of both inputs."""
@@ -59,6 +63,41 @@ class Add(Operator):
             for x in self.inputs
         ]
         return 1e-3 + sum((move + 2.0**-20) * far for move, far in zip(moved, reach, strict=True))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Add(Sum):
+    """ADD of two tensors of one shape, or of one and another that is broadcast."""
+
+    builtin = "ADD"
+    sign = 1
+
+    def options(self):
+        return _add_options(self.activation)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Subtract(Sum):
+    """SUB of two tensors of one shape, or of one and another that is broadcast."""
+
+    builtin = "SUB"
+    sign = -1
+
+    def _ratio_dtype(self, kernels):
+        return np.float32 if kernels == "tflm" else np.float64
+
+    def options(self):
+        options = schema.SubOptionsT()
+        options.fusedActivationFunction = CODES[self.activation]
+        options.potScaleInt16 = True
+        return options
+
+
+def _add_options(activation: Activation):
+    options = schema.AddOptionsT()
+    options.fusedActivationFunction = CODES[activation]
+    options.potScaleInt16 = True  # the schema's own default
+    return options
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -98,14 +137,17 @@ class AddConstant(ConstantOperator):
         return stored(values[0] - self.inputs[0].zero_point + self.offset, self.output, self.activation)
 
     def options(self):
-        return Add.options(self)  # pyright: ignore[reportArgumentType]
+        return _add_options(self.activation)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class MultiplyConstant(ConstantOperator):
-    """MUL by a constant: `clamp(round(m (x - x zero) c) + zero)`, `m = input scale * constant scale / output scale`."""
+class Product(Operator):
+    """What MUL of two tensors and of a tensor and a constant have in common: `clamp(round(m a b) + zero)`.
+
+    `m` is the product of their scales over the output's; XNNPACK takes 2^-16 .. 2^8.
+    """
 
     builtin = "MUL"
+    activation: Activation
 
     @property
     def version(self) -> int:  # type: ignore[override]
@@ -120,18 +162,22 @@ class MultiplyConstant(ConstantOperator):
     @property
     def multiplier(self) -> np.float32:
         """float32, rounded as XNNPACK and LiteRT's reference kernel round it."""
-        return self.inputs[0].scale * self.constant_scale / self.output.scale
+        one, other = self.scales
+        return one * other / self.output.scale
 
-    def compute(self, values, kernels):
-        product = (values[0] - self.inputs[0].zero_point) * (self.integer - self.constant_zero_point)
+    @property
+    @abc.abstractmethod
+    def scales(self) -> tuple[np.float32, np.float32]:
+        """The factors'."""
+
+    def levels(self, product, kernels: str):
+        """Output steps of a product of centred integers."""
         if kernels == "xnnpack":
-            levels = round_once(product, self.multiplier)
-        elif kernels == "reference":
-            levels = round_twice(product, np.float64(self.multiplier))
-        else:  # TFLite Micro multiplies the scales in float64
-            scales = np.float64(self.inputs[0].scale) * np.float64(self.constant_scale)
-            levels = round_twice(product, scales / np.float64(self.output.scale))
-        return stored(levels, self.output, self.activation)
+            return round_once(product, self.multiplier)
+        if kernels == "reference":
+            return round_twice(product, np.float64(self.multiplier))
+        one, other = self.scales  # which TFLite Micro multiplies in float64
+        return round_twice(product, np.float64(one) * np.float64(other) / np.float64(self.output.scale))
 
     def options(self):
         options = schema.MulOptionsT()
@@ -140,40 +186,29 @@ class MultiplyConstant(ConstantOperator):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Extremum(Operator):
-    """MAXIMUM or MINIMUM of every element and one integer, all on one scale.
+class Multiply(Product):
+    """MUL of two tensors of one shape, or of one and another that is broadcast."""
 
-    Attributes:
-      limit: the int8 value that it is compared with.
-    """
+    activation: Activation
 
-    runs_in_xnnpack = False
-    limit: int
+    @property
+    def scales(self):
+        one, other = self.inputs
+        return one.scale, other.scale
 
-    def constants(self):
-        value = narrowed(np.array(self.limit), np.int8)
-        scale = np.array([self.output.scale], np.float32)
-        return (Constant(f"{self.output.name}/limit", value, scale, self.output.zero_point),)
-
-    def options(self):
-        return schema.MaximumMinimumOptionsT()
+    def compute(self, values, kernels):
+        left, right = (value - x.zero_point for value, x in zip(values, self.inputs, strict=True))
+        return stored(self.levels(left * right, kernels), self.output, self.activation)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Maximum(Extremum):
-    """MAXIMUM: nothing below the limit."""
+class MultiplyConstant(Product, ConstantOperator):
+    """MUL by a constant."""
 
-    builtin = "MAXIMUM"
-
-    def compute(self, values, kernels):
-        return tf.maximum(values[0], float(self.limit))
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Minimum(Extremum):
-    """MINIMUM: nothing above the limit."""
-
-    builtin = "MINIMUM"
+    @property
+    def scales(self):
+        return self.inputs[0].scale, self.constant_scale
 
     def compute(self, values, kernels):
-        return tf.minimum(values[0], float(self.limit))
+        product = (values[0] - self.inputs[0].zero_point) * (self.integer - self.constant_zero_point)
+        return stored(self.levels(product, kernels), self.output, self.activation)

@@ -2,7 +2,6 @@
 
 import abc
 import dataclasses
-from typing import Literal
 
 import numpy as np
 import tensorflow as tf
@@ -18,26 +17,8 @@ from tflite_export.operators.arithmetic import (
     round_once,
     round_twice,
 )
+from tflite_export.operators.window import Window
 from tflite_export.plan import Activation, Constant, Operator
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Window:
-    """Where a kernel or pool lies on its input: Keras' arguments of these names."""
-
-    strides: tuple[int, int] = (1, 1)
-    padding: Literal["SAME", "VALID"] = "VALID"
-    dilations: tuple[int, int] = (1, 1)
-
-    @property
-    def padding_code(self) -> int:
-        """The padding in TFLite's schema."""
-        return getattr(schema.Padding, self.padding)
-
-    @property
-    def has_equal_strides(self) -> bool:
-        """Whether height and width have one stride."""
-        return self.strides[0] == self.strides[1]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

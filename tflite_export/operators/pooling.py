@@ -5,7 +5,7 @@ import dataclasses
 import tensorflow as tf
 from tensorflow.lite.python import schema_py_generated as schema
 
-from tflite_export.operators.linear import Window
+from tflite_export.operators.window import Window
 from tflite_export.plan import Operator
 
 

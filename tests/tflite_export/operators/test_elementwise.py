@@ -1,4 +1,4 @@
-"""Tests of the operators of elements: ADD, MUL, MAXIMUM, MINIMUM."""
+"""Tests of the arithmetic of elements: ADD, SUB, MUL."""
 
 import dataclasses
 import math
@@ -11,29 +11,34 @@ from hypothesis import strategies as st
 from tests.tflite_export.operators import rounding
 from tests.tflite_export.operators.agreement import Sample, assert_exact, assert_sample_exact
 from tests.tflite_export.operators.drawing import images, outputs, scales, seeds, sizes, tensor, tensors, zero_points
-from tflite_export.operators import Add, AddConstant, Maximum, Minimum, MultiplyConstant
+from tflite_export.operators import Add, AddConstant, Multiply, MultiplyConstant, Subtract
 
 # The definitions.
 
 
-def added(kernels: str, left, right, read: list, written: np.float32) -> np.ndarray:
+def added(kernels: str, left, right, read: list, written: np.float32, subtracts: bool = False) -> np.ndarray:
     """Output steps of a sum of centred integers."""
+    sign = -1 if subtracts else 1
     if kernels == "xnnpack":  # multipliers of 21 bits, one shift that rounds half up
         ratios = [float(scale / written) for scale in read]
         shift = 20 - math.floor(math.log2(max(ratios)))
         one, other = (round(ratio * 2**shift) for ratio in ratios)
-        return (2 ** (shift - 1) + left * one + right * other) >> shift
-    twice = np.float64(np.float32(2) * max(read))
-    total = sum(
-        rounding.twice(value << 20, np.float64(scale) / twice) for value, scale in zip((left, right), read, strict=True)
+        return (2 ** (shift - 1) + left * one + sign * right * other) >> shift
+    # TFLite Micro's SUB divides scales in float32, all others in float64.
+    dtype = np.float32 if subtracts and kernels == "tflm" else np.float64
+    twice = dtype(np.float32(2) * max(read))
+    one, other = (
+        rounding.twice(value << 20, np.float64(dtype(scale) / twice))
+        for value, scale in zip((left, right), read, strict=True)
     )
-    return rounding.twice(total, twice / np.float64(np.float32(2**20) * written))
+    return rounding.twice(one + sign * other, np.float64(twice / dtype(np.float32(2**20) * written)))
 
 
-def add(operator: Add, kernels: str, left, right):
+def add(operator: Add | Subtract, kernels: str, left, right):
     one, other = operator.inputs
-    read = [one.scale, other.scale]
-    levels = added(kernels, left - one.zero_point, right - other.zero_point, read, operator.output.scale)
+    read, subtracts = [one.scale, other.scale], isinstance(operator, Subtract)
+    left, right = left - one.zero_point, right - other.zero_point
+    levels = added(kernels, left, right, read, operator.output.scale, subtracts)
     return rounding.clamped(levels, operator.output, operator.activation)
 
 
@@ -55,20 +60,19 @@ def multiplied(kernels: str, left, right, read: list, written: np.float32) -> np
     return rounding.twice(left * right, np.float64(one) * np.float64(other) / np.float64(written))
 
 
+def multiply(operator: Multiply, kernels: str, left, right):
+    one, other = operator.inputs
+    read = [one.scale, other.scale]
+    levels = multiplied(kernels, left - one.zero_point, right - other.zero_point, read, operator.output.scale)
+    return rounding.clamped(levels, operator.output, operator.activation)
+
+
 def multiply_constant(operator: MultiplyConstant, kernels: str, x):
     (source,) = operator.inputs
     constant = np.array(operator.integer - operator.constant_zero_point)
     read = [source.scale, operator.constant_scale]
     levels = multiplied(kernels, x - source.zero_point, constant, read, operator.output.scale)
     return rounding.clamped(levels, operator.output, operator.activation)
-
-
-def maximum(operator: Maximum, kernels: str, x):
-    return np.maximum(x, operator.limit)
-
-
-def minimum(operator: Minimum, kernels: str, x):
-    return np.minimum(x, operator.limit)
 
 
 # Operators drawn at random.
@@ -78,13 +82,33 @@ shapes = st.one_of(st.tuples(sizes), images)
 
 
 @st.composite
-def additions(draw) -> Add:
-    shape = draw(shapes)
-    left = draw(tensors("a", shape))
-    right = left if draw(st.integers(0, 9)) == 0 else draw(tensors("b", shape))
-    output, activation = draw(outputs(shape))
-    assume(all(2**-10 <= x.scale / output.scale < 2**8 for x in (left, right)))
-    return Add((left, right), output, activation=activation)
+def pairs(draw):
+    """Two tensors of one shape, one tensor twice, or one with a value for each channel, on either side."""
+    left = draw(tensors("a", draw(shapes)))
+    kind = draw(st.sampled_from(["shape", "shape", "same", "channels", "channels first"]))
+    if kind == "same":
+        return left, left
+    if kind == "shape":
+        return left, draw(tensors("b", left.shape))
+    right = draw(tensors("b", (1,) * (len(left.shape) - 1) + left.shape[-1:]))
+    return (left, right) if kind == "channels" else (right, left)
+
+
+@st.composite
+def sums(draw, kind):
+    inputs = draw(pairs())
+    output, activation = draw(outputs(np.broadcast_shapes(*(x.shape for x in inputs))))
+    assume(all(2**-10 <= x.scale / output.scale < 2**8 for x in inputs))
+    return kind(inputs, output, activation)
+
+
+@st.composite
+def multiplications(draw) -> Multiply:
+    inputs = draw(pairs())
+    output, activation = draw(outputs(np.broadcast_shapes(*(x.shape for x in inputs))))
+    operator = Multiply(inputs, output, activation)
+    assume(2**-16 <= operator.multiplier < 2**8)
+    return operator
 
 
 @st.composite
@@ -105,18 +129,12 @@ def constant_multiplications(draw) -> MultiplyConstant:
     return MultiplyConstant((x,), output, draw(zero_points), constant_scale, draw(zero_points), activation)
 
 
-@st.composite
-def limits(draw, kind):
-    x = draw(tensors("x", draw(shapes)))
-    return kind((x,), dataclasses.replace(x, name="y"), draw(zero_points))
-
-
 SAMPLES = {
-    Add: Sample(additions(), add),
+    Add: Sample(sums(Add), add),
+    Subtract: Sample(sums(Subtract), add),
     AddConstant: Sample(constant_additions(), add_constant),
+    Multiply: Sample(multiplications(), multiply),
     MultiplyConstant: Sample(constant_multiplications(), multiply_constant),
-    Maximum: Sample(limits(Maximum), maximum),
-    Minimum: Sample(limits(Minimum), minimum),
 }
 
 
@@ -146,20 +164,20 @@ def all_codes(operator, kind):
     assert_exact(operator, SAMPLES[kind].definition, [ALL_CODES])
 
 
-@pytest.mark.parametrize("kind", [kind for kind in SAMPLES if kind is not Add])
+@pytest.mark.parametrize("kind", [AddConstant, MultiplyConstant])
 @given(data=st.data())
 def test_all_values_of_one_tensor(kind, data):
     all_codes(data.draw(SAMPLES[kind].operators), kind)
 
 
-def all_pairs(scale_a, scale_b, scale_y, zeros=(3, -7, 5), activation="none") -> dict[str, np.ndarray]:
-    """ADD of all 65,536 pairs."""
+def all_pairs(kind, scale_a, scale_b, scale_y, zeros=(3, -7, 5), activation="none") -> None:
+    """An operator on all 65,536 pairs."""
     a, b, y = (
         tensor(name, (256, 256), scale, zero)
         for name, scale, zero in zip("aby", (scale_a, scale_b, scale_y), zeros, strict=True)
     )
     left, right = np.meshgrid(ALL_CODES, ALL_CODES)
-    return assert_exact(Add((a, b), y, activation), add, [left[None], right[None]])
+    assert_exact(kind((a, b), y, activation), SAMPLES[kind].definition, [left[None], right[None]])
 
 
 @pytest.mark.parametrize(
@@ -179,22 +197,34 @@ def all_pairs(scale_a, scale_b, scale_y, zeros=(3, -7, 5), activation="none") ->
         (1 - 2**-24, 1 - 2**-24, 1),
     ],
 )
-def test_all_pairs_of_an_add(scale_a, scale_b, scale_y):
-    all_pairs(scale_a, scale_b, scale_y)
+@pytest.mark.parametrize("kind", [Add, Subtract])
+def test_all_pairs_of_a_sum(kind, scale_a, scale_b, scale_y):
+    all_pairs(kind, scale_a, scale_b, scale_y)
+
+
+@pytest.mark.parametrize(
+    "scale_a, scale_b, scale_y",
+    [(0.0235, 0.0117, 0.0251), (1, 1 / 256, 1), (0.5, 0.5, 1), (0.25, 0.5, 1), (1, 1, 1), (1, 1, 2**15), (16, 15.9, 1)],
+)
+def test_all_pairs_of_a_product(scale_a, scale_b, scale_y):
+    all_pairs(Multiply, scale_a, scale_b, scale_y)
 
 
 @pytest.mark.parametrize("zeros", [(-128, -128, -128), (127, 127, 127), (-128, 127, 0)])
-@pytest.mark.parametrize("activation", ["none", "relu"])
-def test_all_pairs_of_an_add_at_the_ends_of_zero_points(zeros, activation):
-    all_pairs(0.31, 0.47, 0.62, zeros, activation)
+@pytest.mark.parametrize("kind, activation", [(Add, "relu"), (Subtract, "none"), (Multiply, "relu")])
+def test_all_pairs_at_the_ends_of_zero_points(kind, activation, zeros):
+    all_pairs(kind, 0.31, 0.47, 0.62, zeros, activation)
 
 
 @pytest.mark.slow
-@settings(max_examples=200)
-@given(scales=st.tuples(scales, scales, scales), zeros=st.tuples(zero_points, zero_points, zero_points))
-def test_all_pairs_of_drawn_adds(scales, zeros):
-    assume(all(2**-10 <= np.float32(scale) / np.float32(scales[2]) < 2**8 for scale in scales[:2]))
-    all_pairs(*scales, zeros)
+@pytest.mark.parametrize("kind", [Add, Subtract, Multiply])
+@settings(max_examples=100)
+@given(data=st.data())
+def test_all_pairs_of_drawn_grids(kind, data):
+    operator = data.draw(SAMPLES[kind].operators)
+    grids = (*operator.inputs, operator.output)
+    if operator.activation != "relu_n1_to_1":
+        all_pairs(kind, *(x.scale for x in grids), tuple(x.zero_point for x in grids), operator.activation)
 
 
 # What families differ in.
