@@ -92,14 +92,6 @@ def _relu(walk, node: Node, layer) -> "Pending | Tensor":
     return before.then(node.name, relu=True, ceiling=min(ceiling, before.ceiling))
 
 
-def _absorbed_relu(walk, node: Node, layer) -> Pending:
-    """The quantizer after it clips at both ends, where the ReLU would have: its maximum is nobody's."""
-    before = walk.value(node.inputs[0])
-    if isinstance(before, Tensor):
-        before = requantized(before)
-    return before.then(node.name, relu=True)
-
-
 def _is_output(walk, node: Node) -> bool:
     return node in walk.graph.outputs
 
@@ -212,7 +204,7 @@ RULES: dict[type, Callable] = {
     _layers.Dense: _linear_layer,
     _layers.BatchNormalization: _batch_norm,
     _layers.ReLU: _relu,
-    AbsorbedReLU: _absorbed_relu,
+    AbsorbedReLU: _relu,
     MaskedReLU: _relu,
     _layers.Add: _add_layer,
     _layers.Concatenate: _concatenate,
