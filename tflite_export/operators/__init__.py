@@ -14,7 +14,7 @@ from tflite_export.operators.movement import (
     Transpose,
 )
 from tflite_export.operators.pooling import AveragePool, MaxPool
-from tflite_export.operators.tables import Softmax
+from tflite_export.operators.tables import HardSwish, Logistic, PRelu, Softmax, Tanh
 from tflite_export.operators.window import Window
 
 __all__ = [
@@ -26,7 +26,9 @@ __all__ = [
     "DepthToSpace",
     "DepthwiseConvolution",
     "FullyConnected",
+    "HardSwish",
     "LinearOperator",
+    "Logistic",
     "MaxPool",
     "Maximum",
     "MaximumOfTwo",
@@ -34,6 +36,7 @@ __all__ = [
     "MinimumOfTwo",
     "Multiply",
     "MultiplyConstant",
+    "PRelu",
     "Pad",
     "Reshape",
     "ResizeNearestNeighbor",
@@ -41,6 +44,7 @@ __all__ = [
     "SpaceToDepth",
     "StridedSlice",
     "Subtract",
+    "Tanh",
     "Transpose",
     "Window",
 ]

@@ -54,6 +54,10 @@ class Sum(Operator):
         """In what a family divides scales."""
         return np.float64
 
+    @abc.abstractmethod
+    def options(self):
+        """Their schemas differ."""
+
     def slack(self):
         """Its 21-bit multipliers, and by how much scales were moved, on the farthest values of both inputs."""
         ratios = [float(x.scale / self.output.scale) * self.output.step / x.step for x in self.inputs]

@@ -14,6 +14,7 @@ from tflite_export.operators.arithmetic import quantize_multiplier
 LARGEST_SUM = 512
 _ONE = 2**31 - 1
 _INTEGER_BITS = 5  # of a difference of logits
+_INPUT_BITS = 4  # integer bits of what LOGISTIC and TANH read
 _SUM_BITS = 12  # of a sum of exponentials
 
 
@@ -35,12 +36,12 @@ def _shift_left(x, exponent):
     return np.where(x > limit, _ONE, np.where(x < -limit, -(2**31), x << exponent))
 
 
-def exp_on_negative_values(a):
-    """`exp` of Q5.26 numbers of at most 0, in Q0.31."""
-    fraction_bits = 31 - _INTEGER_BITS
+def exp_on_negative_values(a, integer_bits: int = _INTEGER_BITS):
+    """`exp` of numbers of at most 0 with so many integer bits, in Q0.31."""
+    fraction_bits = 31 - integer_bits
     quarter = 1 << (fraction_bits - 2)
     remainder = (a & (quarter - 1)) - quarter
-    x = _shift_left(remainder, _INTEGER_BITS) + (1 << 28)
+    x = _shift_left(remainder, integer_bits) + (1 << 28)
     square = high_product(x, x)
     cube, fourth = high_product(square, x), high_product(square, square)
     third_and_fourth = high_product(divide_by_power(fourth, 2) + cube, 715827883) + square
@@ -48,18 +49,57 @@ def exp_on_negative_values(a):
     result = constant + high_product(constant, x + divide_by_power(third_and_fourth, 1))
     rest = remainder - a
     # exp(-2^e) in Q0.31, for e from -2 on.
-    for e, factor in enumerate((1672461947, 1302514674, 790015084, 290630308, 39332535, 720401, 242), start=-2):
+    factors = (1672461947, 1302514674, 790015084, 290630308, 39332535, 720401, 242)[: integer_bits + 2]
+    for e, factor in enumerate(factors, start=-2):
         result = np.where(rest & (1 << (fraction_bits + e)), high_product(result, factor), result)
     return np.where(a == 0, _ONE, result)
 
 
 def one_over_one_plus(a):
-    """`1 / (1 + a)` of Q0.31 numbers in [0, 1], in Q0.31, by three Newton steps."""
+    """`1 / (1 + a)` of Q0.31 numbers in [0, 1], in Q0.31."""
+    return _shift_left(_inverse(a), 1)
+
+
+def _inverse(a):
+    """The same in Q1.30, by three Newton steps."""
     half = (a + _ONE + 1) >> 1
     x = 1515870810 + high_product(half, -1010580540)  # 48/17 - 32/17 half
     for _ in range(3):
         x = x + _shift_left(high_product(x, (1 << 29) - high_product(half, x)), 2)
-    return _shift_left(x, 1)
+    return x
+
+
+def logistic(x, scale) -> np.ndarray:
+    """TFLite Micro's int8 logistic function, on the grid of 1/256 with the zero point -128.
+
+    Args:
+      x: int64, centred integers.
+      scale: float32, the size of a step of `x`.
+    """
+    a, radius = _in_input_bits(x, scale)
+    above = one_over_one_plus(exp_on_negative_values(-np.abs(a), _INPUT_BITS))
+    result = np.where(a == 0, 1 << 30, np.where(a > 0, above, _ONE - above))
+    return _with_ends(divide_by_power(result, 31 - 8) - 128, x, radius)
+
+
+def tanh(x, scale) -> np.ndarray:
+    """TFLite Micro's int8 hyperbolic tangent, on the grid of 1/128 with the zero point 0; arguments as `logistic`'s."""
+    a, radius = _in_input_bits(x, scale)
+    # tanh(|a|) = (1 - exp(-2 |a|)) / (1 + exp(-2 |a|)): one integer bit more doubles the argument.
+    above = _shift_left(_inverse(exp_on_negative_values(-np.abs(a), _INPUT_BITS + 1)) - (1 << 29), 2)
+    return _with_ends(divide_by_power(np.sign(a) * above, 31 - 7), x, radius)
+
+
+def _in_input_bits(x, scale):
+    """Q4.27 numbers, and from which integer on they saturate."""
+    mantissa, exponent = (int(part) for part in quantize_multiplier(float(scale) * 2.0 ** (31 - _INPUT_BITS)))
+    radius = int(np.floor((2**_INPUT_BITS - 1) * 2.0 ** (31 - _INPUT_BITS) / 2.0**exponent))
+    clipped = np.clip(x, -radius, radius) << max(exponent, 0)
+    return divide_by_power(high_product(clipped, mantissa), max(-exponent, 0)), radius
+
+
+def _with_ends(levels, x, radius: int):
+    return np.clip(np.where(x <= -radius, -128, np.where(x >= radius, 127, levels)), -128, 127)
 
 
 def softmax(x, scale) -> np.ndarray:
@@ -90,3 +130,38 @@ def softmax(x, scale) -> np.ndarray:
     exponent = _SUM_BITS - headroom + 31 - 8
     product = high_product(inverse, powers)
     return np.clip(np.where(counted, divide_by_power(product, exponent) - 128, -128), -128, 127)
+
+
+def hard_swish(x, scale, output_scale) -> np.ndarray:
+    """Output steps of `x relu6(x + 3) / 6`, in 16 bits.
+
+    Args:
+      x: int64, centred integers.
+      scale: float32, the size of a step of `x`.
+      output_scale: float32, the size of a step of the result.
+    """
+    finer = np.float32(1 / 128) * scale  # steps of x, 7 bits to the left
+    wide = x << 7
+    mantissa, output_exponent = _in_16_bits(finer / output_scale)
+    value = _high_product_16(wide, mantissa)
+    mantissa, exponent = _in_16_bits(finer / np.float32(3 / 32768))
+    gate = _saturated_16(wide << max(exponent - 1, 0))
+    gate = _high_product_16(gate, mantissa)
+    gate = _saturated_16(gate << 1) if exponent > 0 else divide_by_power(gate, -exponent)
+    product = ((gate + (1 << 15)) >> 1) * value
+    return divide_by_power(np.sign(product) * (np.abs(product) >> 15), -output_exponent)
+
+
+def _in_16_bits(multiplier) -> tuple[int, int]:
+    mantissa, exponent = (int(part) for part in quantize_multiplier(float(multiplier)))
+    return min((mantissa + (1 << 15)) >> 16, 2**15 - 1), exponent
+
+
+def _high_product_16(a, b):
+    product = a * b
+    nudged = product + np.where(product >= 0, 1 << 14, 1 - (1 << 14))
+    return np.sign(nudged) * (np.abs(nudged) >> 15)
+
+
+def _saturated_16(x):
+    return np.clip(x, -(2**15), 2**15 - 1)

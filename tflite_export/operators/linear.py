@@ -7,7 +7,6 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.lite.python import schema_py_generated as schema
 
-from satkeras.quantizers.int8 import narrowed
 from tflite_export.operators.activation import CODES, stored
 from tflite_export.operators.arithmetic import (
     EXACT_IN_FLOAT32,
@@ -248,8 +247,3 @@ class FullyConnected(LinearOperator):
         options.fusedActivationFunction = CODES[self.activation]
         options.keepNumDims = len(self.output.shape) > 1
         return options
-
-
-def int8_weights(integers: np.ndarray) -> np.ndarray:
-    """Integer weights as int8; raises ValueError where int8 does not hold them."""
-    return narrowed(integers, np.int8)

@@ -1,13 +1,17 @@
-"""Functions of one tensor on a fixed output grid: SOFTMAX."""
+"""Functions of one tensor: SOFTMAX, and those of every element by itself, which have 256 cases."""
 
+import abc
 import dataclasses
 
 import numpy as np
 import tensorflow as tf
 from tensorflow.lite.python import schema_py_generated as schema
 
+from satkeras.quantizers.int8 import narrowed
 from tflite_export.operators import fixed_point
-from tflite_export.plan import Operator
+from tflite_export.operators.activation import stored
+from tflite_export.operators.arithmetic import round_twice
+from tflite_export.plan import Constant, Operator
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -59,3 +63,125 @@ class Softmax(Operator):
         options = schema.SoftmaxOptionsT()
         options.beta = 1.0
         return options
+
+
+class Table(Operator):
+    """A function of every element: a table of 256 integers for each family of kernels."""
+
+    def compute(self, values, kernels):
+        return tf.gather(tf.constant(self.table(kernels), tf.float32), tf.cast(values[0], tf.int32) + 128)
+
+    @abc.abstractmethod
+    def table(self, kernels: str) -> np.ndarray:
+        """(256,): the int8 results for -128 .. 127."""
+
+    @property
+    def centred(self) -> np.ndarray:
+        """int64 (256,): -128 .. 127, from the input's zero point."""
+        return np.arange(-128, 128) - self.inputs[0].zero_point
+
+
+class FloatTable(Table):
+    """A table that LiteRT computes in float32, on a fixed output grid; TFLite Micro computes in fixed point.
+
+    XNNPACK adds the zero point before it rounds, ties to even; LiteRT's own kernels afterwards, ties away from zero.
+    """
+
+    def table(self, kernels):
+        if kernels == "tflm":
+            return self._in_fixed_point(self.centred, self.inputs[0].scale)
+        reals = self.inputs[0].scale * self.centred.astype(np.float32)
+        with np.errstate(over="ignore"):  # exp(1000) is infinite, as it is meant to be
+            steps = self._in_float(reals.astype(np.float64), kernels) * (np.float32(1) / self.output.scale)
+        zero = self.output.zero_point
+        if kernels == "xnnpack":
+            return np.clip(np.rint(steps + np.float32(zero)), -128, 127)
+        return np.clip(np.trunc(steps + np.copysign(0.5, steps.astype(np.float64))) + zero, -128, 127)
+
+    @abc.abstractmethod
+    def _in_float(self, reals: np.ndarray, kernels: str) -> np.ndarray:
+        """float32: the function of float64 numbers, rounded where a family of kernels rounds."""
+
+    @abc.abstractmethod
+    def _in_fixed_point(self, centred: np.ndarray, scale: np.float32) -> np.ndarray:
+        """int8 values of the function of `centred * scale`."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Logistic(FloatTable):
+    """LOGISTIC; its output's scale is 1/256 and its zero point -128."""
+
+    builtin = "LOGISTIC"
+
+    def _in_float(self, reals, kernels):
+        if kernels != "xnnpack":
+            return np.float32(1) / (np.float32(1) + np.exp(-reals).astype(np.float32))
+        power = np.exp(np.clip(reals, -700, 700))
+        return np.where(reals > 100, 1, np.where(reals < -100, 0, power / (1 + power))).astype(np.float32)
+
+    def _in_fixed_point(self, centred, scale):
+        return fixed_point.logistic(centred, scale)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Tanh(FloatTable):
+    """TANH; its output's scale is 1/128 and its zero point 0."""
+
+    builtin = "TANH"
+
+    def _in_float(self, reals, kernels):
+        return np.tanh(reals).astype(np.float32)
+
+    def _in_fixed_point(self, centred, scale):
+        return fixed_point.tanh(centred, scale)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class HardSwish(Table):
+    """HARD_SWISH, in 16 bits by all kernels on x86; its output's scale must exceed 1/128 of its input's."""
+
+    builtin = "HARD_SWISH"
+    version = 1
+    runtime = "1.15.0"
+    runs_in_xnnpack = False
+
+    def table(self, kernels):
+        levels = fixed_point.hard_swish(self.centred, self.inputs[0].scale, self.output.scale)
+        return np.clip(levels + self.output.zero_point, -128, 127)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PRelu(Operator):
+    """PRELU: the input where it is 0 or more, else its product with `alpha`; both rounded twice, by all kernels.
+
+    Attributes:
+      alpha: int8, of a shape that its output's is broadcast from, such as (1, 1, channels).
+      alpha_scale: float32, the size of its steps.
+      alpha_zero_point: -128 .. 127.
+    """
+
+    builtin = "PRELU"
+    version = 1
+    runtime = "1.8.0"
+    runs_in_xnnpack = False
+    alpha: np.ndarray
+    alpha_scale: np.float32
+    alpha_zero_point: int
+
+    def compute(self, values, kernels):
+        centred = values[0] - self.inputs[0].zero_point
+        slope = self.alpha.astype(np.float32) - self.alpha_zero_point
+        above, below = self._multipliers(kernels)
+        levels = tf.where(centred >= 0, round_twice(centred, above), round_twice(centred * slope, below))
+        return stored(levels, self.output, "none")
+
+    def _multipliers(self, kernels: str) -> tuple[np.float64, np.float64]:
+        """Of the input's steps and of products: LiteRT divides scales in float32, TFLite Micro in float64."""
+        dtype = np.float64 if kernels == "tflm" else np.float32
+        read, alpha, written = (dtype(scale) for scale in (self.inputs[0].scale, self.alpha_scale, self.output.scale))
+        return np.float64(read / written), np.float64(read * alpha / written)
+
+    def constants(self):
+        scale = np.array([self.alpha_scale], np.float32)
+        values = narrowed(self.alpha, np.int8)
+        return (Constant(f"{self.output.name}/alpha", values, scale, self.alpha_zero_point),)

@@ -66,3 +66,65 @@ def softmax(x, scale) -> np.ndarray:
     inverse = times_power(half_of_one_over_one_plus((total << zeros) - 2**31), 1)
     levels = divided_by_power(high_product(inverse, powers), 12 - zeros + 31 - 8)
     return np.clip(np.where(counted, levels - 128, -128), -128, 127)
+
+
+def logistic(x, scale) -> np.ndarray:
+    """TFLite Micro's LOGISTIC of centred integers, as int8."""
+    inner, radius = four_integer_bits(x, scale)
+    power = times_power(half_of_one_over_one_plus(exp_on_negative_values(-np.abs(inner), 4)), 1)
+    result = np.where(inner == 0, 2**30, np.where(inner > 0, power, LARGEST - power))
+    return saturated(divided_by_power(result, 23) - 128, x, radius)
+
+
+def tanh(x, scale) -> np.ndarray:
+    """TFLite Micro's TANH of centred integers, as int8."""
+    inner, radius = four_integer_bits(x, scale)
+    half = half_of_one_over_one_plus(exp_on_negative_values(-np.abs(inner), 5))
+    result = times_power(half - 2**29, 2)
+    result = np.where(inner == 0, 0, np.where(inner < 0, -result, result))
+    return saturated(divided_by_power(result, 24), x, radius)
+
+
+def four_integer_bits(x, scale) -> tuple[np.ndarray, int]:
+    """The input of both, and CalculateInputRadius."""
+    mantissa, shift = mantissa_and_exponent(float(scale) * 2.0**27)
+    radius = math.floor(15 * 2.0**27 / 2.0**shift)
+    inside = in_int32(np.clip(x, -radius, radius) << max(shift, 0))
+    return divided_by_power(high_product(inside, mantissa), max(-shift, 0)), radius
+
+
+def saturated(levels, x, radius: int) -> np.ndarray:
+    return np.clip(np.where(x <= -radius, -128, np.where(x >= radius, 127, levels)), -128, 127)
+
+
+def hard_swish(x, scale, output_scale) -> np.ndarray:
+    """reference_ops::HardSwish of centred integers, in output steps, with the wraps of int16."""
+
+    def wrapped(v):
+        return (np.asarray(v, np.int64) + 2**15) % 2**16 - 2**15
+
+    def product(a, b):
+        ab = a * b
+        nudged = ab + np.where(ab >= 0, 2**14, 1 - 2**14)
+        return np.where(nudged >= 0, nudged >> 15, -(-nudged >> 15))
+
+    def short(multiplier):
+        mantissa, exponent = mantissa_and_exponent(float(multiplier))
+        return (32767 if mantissa >= 2**31 - 1 - 2**15 else (mantissa + 2**15) >> 16), exponent
+
+    def clipped(v):
+        return np.clip(v, -(2**15), 2**15 - 1)
+
+    finer = np.float32(1 / 128) * scale
+    output_mantissa, output_exponent = short(finer / output_scale)
+    mantissa, exponent = short(finer / np.float32(3 / 2**15))
+    value = wrapped(x * 128)
+    gate = clipped(value * 2 ** (exponent - 1)) if exponent > 0 else value
+    gate = product(gate, mantissa)
+    if exponent > 0:
+        gate = clipped(gate * 2)
+    if exponent < 0:
+        gate = divided_by_power(gate, -exponent)
+    gate = wrapped(gate + 2**15 >> 1)
+    result = gate * product(value, output_mantissa)
+    return divided_by_power(np.where(result >= 0, result >> 15, -(-result >> 15)), -output_exponent)

@@ -23,14 +23,15 @@ def test_divisions(x, exponent):
     )
 
 
-def test_exp_on_negative_values():
+@pytest.mark.parametrize("bits", [4, 5])
+def test_exp_on_negative_values(bits):
     """Every bit of the argument that has a factor of its own, their sums, and both ends of the range."""
     rng = np.random.default_rng(0)
     edges = np.concatenate([2 ** np.arange(32), 2 ** np.arange(32) - 1, rng.integers(0, 2**31, 20000)])
     a = -np.minimum(edges, 2**31)
-    found = fixed_point.exp_on_negative_values(a)
-    np.testing.assert_array_equal(found, gemmlowp.exp_on_negative_values(a, 5))
-    assert np.abs(found / 2**31 - np.exp(a / 2**26)).max() < 1e-6
+    found = fixed_point.exp_on_negative_values(a, bits)
+    np.testing.assert_array_equal(found, gemmlowp.exp_on_negative_values(a, bits))
+    assert np.abs(found / 2**31 - np.exp(a / 2 ** (31 - bits))).max() < 1e-6
 
 
 def test_one_over_one_plus():

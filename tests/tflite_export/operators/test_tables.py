@@ -1,15 +1,17 @@
-"""Tests of functions of one tensor on a fixed output grid: SOFTMAX."""
+"""Tests of functions of one tensor: SOFTMAX, LOGISTIC, TANH, HARD_SWISH, PRELU."""
+
+import dataclasses
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from tests.tflite_export.operators import gemmlowp
+from tests.tflite_export.operators import gemmlowp, rounding
 from tests.tflite_export.operators.agreement import Sample, assert_exact, assert_sample_exact, plan_of, random_values
-from tests.tflite_export.operators.drawing import seeds, tensor, tensors
+from tests.tflite_export.operators.drawing import scales, seeds, tensor, tensors, zero_points
 from tflite_export.file.writer import write_file
-from tflite_export.operators import Softmax
+from tflite_export.operators import HardSwish, Logistic, PRelu, Softmax, Tanh
 from tflite_export.operators.fixed_point import LARGEST_SUM
 from tflite_export.verification.interpreter import open_interpreter, run
 
@@ -38,7 +40,86 @@ def softmaxes(draw) -> Softmax:
     return softmax_of(draw(tensors("x", draw(st.sampled_from([(), (3,), (2, 2)])) + (draw(st.integers(2, 200)),))))
 
 
-SAMPLES = {Softmax: Sample(softmaxes(), softmax)}
+# Functions of every element.
+
+
+def float_table(operator, kernels: str, function, x) -> np.ndarray:
+    """XNNPACK adds the zero point before it rounds, ties to even; LiteRT's kernels after it, ties away from zero."""
+    (source,), output = operator.inputs, operator.output
+    steps = function(source.scale * (x - source.zero_point).astype(np.float32)) * (np.float32(1) / output.scale)
+    assert steps.dtype == np.float32
+    if kernels == "xnnpack":
+        return np.clip(np.rint(steps + np.float32(output.zero_point)), -128, 127).astype(np.int64)
+    return np.clip(rounding.away_from_zero(steps.astype(np.float64)) + output.zero_point, -128, 127)
+
+
+def logistic(operator: Logistic, kernels: str, x):
+    def in_float64(reals):
+        power = np.exp(np.clip(reals.astype(np.float64), -700, 700))
+        return np.where(reals > 100, 1, np.where(reals < -100, 0, power / (1 + power))).astype(np.float32)
+
+    def in_float32(reals):
+        with np.errstate(over="ignore"):
+            return np.float32(1) / (np.float32(1) + np.exp(-reals.astype(np.float64)).astype(np.float32))
+
+    if kernels == "tflm":
+        return gemmlowp.logistic(x - operator.inputs[0].zero_point, operator.inputs[0].scale)
+    return float_table(operator, kernels, in_float64 if kernels == "xnnpack" else in_float32, x)
+
+
+def tanh(operator: Tanh, kernels: str, x):
+    if kernels == "tflm":
+        return gemmlowp.tanh(x - operator.inputs[0].zero_point, operator.inputs[0].scale)
+    return float_table(operator, kernels, lambda reals: np.tanh(reals.astype(np.float64)).astype(np.float32), x)
+
+
+def hard_swish(operator: HardSwish, kernels: str, x):
+    (source,), output = operator.inputs, operator.output
+    return rounding.clamped(gemmlowp.hard_swish(x - source.zero_point, source.scale, output.scale), output)
+
+
+def prelu(operator: PRelu, kernels: str, x):
+    source, dtype = operator.inputs[0], np.float64 if kernels == "tflm" else np.float32
+    read, alpha, written = (dtype(scale) for scale in (source.scale, operator.alpha_scale, operator.output.scale))
+    centred, slope = x - source.zero_point, operator.alpha.astype(np.int64) - operator.alpha_zero_point
+    above = rounding.twice(centred, np.float64(read / written))
+    below = rounding.twice(centred * slope, np.float64(read * alpha / written))
+    return rounding.clamped(np.where(centred >= 0, above, below), operator.output)
+
+
+shapes = st.sampled_from([(256,), (3, 5), (4, 4, 3)])
+
+
+@st.composite
+def fixed_outputs(draw, kind, scale: float, zero_point: int):
+    x = draw(tensors("x", draw(shapes)))
+    return kind((x,), tensor("y", x.shape, scale, zero_point))
+
+
+@st.composite
+def hard_swishes(draw) -> HardSwish:
+    x = draw(tensors("x", draw(shapes)))
+    output = draw(tensors("y", x.shape))
+    assume(output.scale > x.scale / 128)
+    return HardSwish((x,), output)
+
+
+@st.composite
+def prelus(draw) -> PRelu:
+    """A slope for each channel, or for each value."""
+    x, rng = draw(tensors("x", draw(shapes))), np.random.default_rng(draw(seeds))
+    alpha_shape = draw(st.sampled_from([(1,) * (len(x.shape) - 1) + x.shape[-1:], x.shape]))
+    alpha = rng.integers(-128, 127, alpha_shape, np.int8, endpoint=True)
+    return PRelu((x,), draw(tensors("y", x.shape)), alpha, np.float32(draw(scales)), draw(zero_points))
+
+
+SAMPLES = {
+    Softmax: Sample(softmaxes(), softmax),
+    Logistic: Sample(fixed_outputs(Logistic, 1 / 256, -128), logistic),
+    Tanh: Sample(fixed_outputs(Tanh, 1 / 128, 0), tanh),
+    HardSwish: Sample(hard_swishes(), hard_swish),
+    PRelu: Sample(prelus(), prelu),
+}
 
 
 @pytest.mark.parametrize("kind", SAMPLES)
@@ -53,6 +134,29 @@ def test_drawn_functions(kind, data, seed):
 @given(data=st.data(), seed=seeds)
 def test_drawn_functions_at_length(kind, data, seed):
     assert_sample_exact(SAMPLES[kind], data, seed)
+
+
+@pytest.mark.parametrize("kind", [Logistic, Tanh, HardSwish, PRelu])
+@given(data=st.data())
+def test_all_values(kind, data):
+    operator = data.draw(SAMPLES[kind].operators)
+    x, y = (dataclasses.replace(one, shape=(256,)) for one in (*operator.inputs, operator.output))
+    operator = dataclasses.replace(operator, inputs=(x,), output=y)
+    if kind is PRelu:
+        operator = dataclasses.replace(operator, alpha=np.resize(operator.alpha, 256))
+    assert_exact(operator, SAMPLES[kind].definition, [np.arange(-128, 128).astype(np.int8)[None]])
+
+
+@pytest.mark.parametrize("scale", [2.0**-30, 2.0**-10, 1 / 15, 0.0625, 15 / 128, 1, 7])
+@pytest.mark.parametrize("kind, function", [(Logistic, lambda v: 1 / (1 + np.exp(-v))), (Tanh, np.tanh)])
+def test_tables_are_within_a_level_of_the_real_function(kind, function, scale):
+    y = tensor("y", (256,), *((1 / 256, -128) if kind is Logistic else (1 / 128, 0)))
+    operator = kind((tensor("x", (256,), scale, -3),), y)
+    values = np.arange(-128, 128).astype(np.int8)[None]
+    with np.errstate(over="ignore"):
+        real = function(scale * (values.astype(float) + 3)) / y.scale + y.zero_point
+    for levels in assert_exact(operator, SAMPLES[kind].definition, [values]).values():
+        assert np.abs(levels - np.clip(real, -128, 127)).max() <= 1
 
 
 @pytest.mark.parametrize("scale", [2.0**-16, 0.001, 1 / 31, 0.0625, 0.1, 0.5, 1, 3.7, 31, 32, 100])
