@@ -330,6 +330,29 @@ def test_rounding_twice_is_not_rounding_once():
     }
 
 
+def test_the_micro_fully_connected_multiplies_scales_in_float32():
+    """A product of scales that float32 rounds up to 1/8, whose mantissa then has one bit less: 3/8 becomes 1."""
+    one, other = np.float32(1 + 2.0**-13), np.float32(0.125 * (1 - 2.0**-13))
+    assert one * other == 0.125 > np.float64(one) * np.float64(other)
+    x, output = tensor("x", (1,), one, 0), tensor("y", (1,), 1, 0)
+    operator = FullyConnected((x,), output, np.int8([[1]]), other[None], np.int32([0]), "none")
+    results = assert_exact(operator, fully_connected, [np.int8([[3]])])
+    assert {kernels: int(result.item()) for kernels, result in results.items()} == {
+        "xnnpack": 0,
+        "reference": 0,
+        "tflm": 1,
+    }
+
+
+@pytest.mark.parametrize("bits, version, runtime", [(8, 4, "1.14.0"), (4, 10, "2.11.0"), (2, 14, "2.21.0")])
+def test_versions_of_fully_connected(bits, version, runtime):
+    """Runtimes take lower ones, too, so no interpreter tells."""
+    x, output = tensor("x", (4,), 1, 0), tensor("y", (1,), 1, 0)
+    values = np.zeros((4, 1), np.int8)
+    operator = FullyConnected((x,), output, values, np.float32([1]), np.int32([0]), "none", bits=bits)
+    assert (operator.version, operator.runtime) == (version, runtime)
+
+
 @pytest.mark.parametrize("bits", [2, 4, 7])
 def test_saturation_is_the_upper_clip_of_a_narrow_unsigned_grid(bits):
     """Sums from far below 0 to far beyond the clip give the levels 0 .. 2^k - 1, at the top of int8."""

@@ -8,9 +8,10 @@ import pkgutil
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import given, settings
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
+from benchmarks import judges
 from tests.tflite_export.operators.agreement import Sample, is_delegated, plan_of, random_values
 from tests.tflite_export.operators.drawing import seeds
 from tflite_export import operators
@@ -71,6 +72,22 @@ def test_xnnpack_takes_what_an_operator_says_it_takes(sample, data):
     operator = data.draw(sample.operators)
     interpreter = open_interpreter(write_file(plan_of(operator), "int8", "int8"))
     assert is_delegated(interpreter) == operator.runs_in_xnnpack
+
+
+@pytest.mark.judges
+@each_class
+@settings(max_examples=4)
+@given(data=st.data(), seed=seeds)
+def test_the_micro_kernels_compute_what_an_operator_does(sample, data, seed):
+    operator = data.draw(sample.operators)
+    values = random_values(operator, seed)
+    try:
+        (found,) = judges.run("tflm", write_file(plan_of(operator), "int8", "int8"), values)
+    except judges.JudgeError:
+        reject()  # FULLY_CONNECTED with packed weights, some ranks; a class that it never takes fails the test
+    known = dict(zip(plan_of(operator).inputs, values, strict=True))
+    planned = operator.compute([known[x].astype(np.float32) for x in operator.inputs], "tflm")
+    np.testing.assert_array_equal(found, planned)
 
 
 @each_class
