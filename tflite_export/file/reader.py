@@ -30,16 +30,12 @@ def check_file(plan: Plan, content: bytes, input_type: str, output_type: str, de
 def check_model(planned: schema.ModelT, content: bytes) -> schema.ModelT:
     """The same for the object that the bytes were packed from; returns what was read."""
     found = read_model(content)
-    problems = [(where, what) for where, what in _differences(found, planned, "file") if not _is_meaningless(where)]
+    problems = list(_differences(found, planned, "file"))
     if problems:
         raise ExportError("The file is not what was planned", problems[:20])
     if packed(found) != content:
         raise ExportError("The file is damaged", [("file", "its bytes are not those that its content is written as")])
     return found
-
-
-def _is_meaningless(where: str) -> bool:
-    return _MEANINGLESS.fullmatch(where) is not None
 
 
 def read_model(content: bytes) -> schema.ModelT:
@@ -116,6 +112,9 @@ def _differences(found, planned, where: str) -> Iterator[tuple[str, str]]:
             return
         for field, value in vars(planned).items():
             yield from _differences(getattr(found, field), value, f"{where}.{field}")
+    elif _MEANINGLESS.fullmatch(where):
+        if not _is_text(found):
+            yield where, f"is {found!r}, no text; planned {planned!r}"
     elif not _same(found, planned):
         yield where, f"is {_shown(found)}, planned {_shown(planned)}"
 
@@ -134,6 +133,13 @@ def _same(found, planned) -> bool:
     if planned is None:
         return found is None or not np.size(found)
     return bool(np.all(found == planned))
+
+
+def _is_text(value) -> bool:
+    try:
+        return value is None or value.decode() is not None
+    except UnicodeDecodeError:
+        return False
 
 
 def _text(value) -> str | None:
