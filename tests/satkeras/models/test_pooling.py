@@ -1,0 +1,97 @@
+"""Average pools on the grid of their input, against whole numbers in NumPy."""
+
+import numpy as np
+import pytest
+import tf_keras
+from tf_keras import layers
+
+import satkeras
+from satkeras._compat import output_variables
+from satkeras.models.pooling import GridAveragePooling2D, GridGlobalAveragePooling2D
+
+
+def pooled_model(pool, size=8):
+    image = tf_keras.Input((size, size, 2), name="image")
+    x = layers.Conv2D(3, 1, activation="relu", name="conv")(image)
+    return tf_keras.Model(image, pool(x))
+
+
+def halves_away_from_int8_zero(integers, axes):
+    """The mean of unsigned 8-bit codes, as AVERAGE_POOL_2D rounds it: on the int8 values, ties away from their zero."""
+    stored = integers.astype(np.int64) - 128
+    total, count = stored.sum(axes), np.prod([stored.shape[axis] for axis in axes])
+    return np.sign(total) * ((np.abs(total) + count // 2) // count) + 128
+
+
+@pytest.fixture(scope="module")
+def noise():
+    return np.random.default_rng(0).integers(0, 256, (16, 8, 8, 2)).astype(np.float32)
+
+
+def stored_before(model, name):
+    """The stored codes of what the pool reads, and the size of a step."""
+    (layer,) = [layer for layer in model.layers if layer.name == name]
+    quantizer, variables = output_variables(layer)
+    step = float(quantizer.scale(variables))
+    return tf_keras.Model(model.input, layer.output), step
+
+
+def test_a_global_mean_is_rounded_to_its_inputs_grid(noise):
+    model = satkeras.quantize_model(
+        pooled_model(layers.GlobalAveragePooling2D(name="pool")), "int8", calibration_data=noise
+    )
+    assert isinstance(model.get_layer("pool"), GridGlobalAveragePooling2D)
+    before, step = stored_before(model, "quant_conv_relu_output")
+    codes = np.rint(before.predict(noise, verbose=0) / step)
+    found = np.rint(model.predict(noise, verbose=0) / step)
+    np.testing.assert_array_equal(found, halves_away_from_int8_zero(codes, (1, 2)))
+    np.testing.assert_array_equal(model.predict(noise, verbose=0), np.float32(step) * found.astype(np.float32))
+
+
+def test_windows_at_the_border_count_what_lies_inside(noise):
+    pool = layers.AveragePooling2D(3, 2, padding="same", name="pool")
+    model = satkeras.quantize_model(pooled_model(pool), "int8", calibration_data=noise)
+    assert isinstance(model.get_layer("pool"), GridAveragePooling2D)
+    before, step = stored_before(model, "quant_conv_relu_output")
+    codes = np.rint(before.predict(noise, verbose=0) / step)
+    found = np.rint(model.predict(noise, verbose=0) / step)
+    corner = codes[:, 6:, 6:]  # the last of 4 windows over 8 pixels: one pixel of padding behind
+    np.testing.assert_array_equal(found[:, 3, 3], halves_away_from_int8_zero(corner, (1, 2)))
+
+
+def test_training_does_not_round(noise):
+    model = satkeras.quantize_model(
+        pooled_model(layers.GlobalAveragePooling2D(name="pool")), "int8", calibration_data=noise
+    )
+    before, step = stored_before(model, "quant_conv_relu_output")
+    pool = model.get_layer("pool")
+    values = before(noise, training=False)
+    np.testing.assert_allclose(pool(values, training=True), np.mean(values, (1, 2)), rtol=1e-6)
+
+
+def test_without_a_grid_a_pool_averages(noise):
+    model = satkeras.quantize_model(
+        pooled_model(layers.GlobalAveragePooling2D(name="pool")), "int8", activation_bits=None
+    )
+    x = tf_keras.Model(model.input, model.get_layer("pool").input).predict(noise, verbose=0)
+    np.testing.assert_allclose(model.predict(noise, verbose=0), x.mean((1, 2)), rtol=1e-6)
+
+
+def test_a_pool_that_is_called_twice_knows_both_its_inputs(noise):
+    image = tf_keras.Input((8, 8, 2), name="image")
+    pool = layers.GlobalAveragePooling2D(name="pool")
+    small = layers.Conv2D(3, 1, activation="relu", name="small")(image)
+    large = layers.Conv2D(3, 1, activation="relu", kernel_initializer="ones", name="large")(image)
+    float_model = tf_keras.Model(image, [pool(small), pool(large)])
+    model = satkeras.quantize_model(float_model, "int8", calibration_data=noise)
+    for name, found in zip(("small", "large"), model.predict(noise, verbose=0), strict=True):
+        before, step = stored_before(model, f"quant_{name}_relu_output")
+        codes = np.rint(before.predict(noise, verbose=0) / step)
+        np.testing.assert_array_equal(np.rint(found / step), halves_away_from_int8_zero(codes, (1, 2)))
+
+
+def test_strip_gives_keras_own_pools_back(noise):
+    float_model = pooled_model(layers.GlobalAveragePooling2D(name="pool"))
+    stripped = satkeras.strip(satkeras.quantize_model(float_model, "int8", calibration_data=noise))
+    assert type(stripped.get_layer("pool")) is layers.GlobalAveragePooling2D
+    np.testing.assert_allclose(stripped.predict(noise, verbose=0), float_model.predict(noise, verbose=0), rtol=1e-5)
