@@ -1,108 +1,77 @@
-"""Packed weights: where they are stored in 4 or 2 bits, and that nothing else changes."""
+"""Tests of packed weights: which widths they get, and what keeps them wider."""
 
 import dataclasses
 
 import numpy as np
 import pytest
-import tf_keras
-from tf_keras import layers
 
-import satkeras
-from satkeras.quantizers import DoReFaWeightQuantizer, SATWeightQuantizer
-from tflite_export import export_tflite
-from tflite_export.lowering.lower import make_plan
 from tflite_export.lowering.packing import pack_weights
-from tflite_export.operators import DepthwiseConvolution, FullyConnected, LinearOperator
+from tflite_export.operators import Convolution, FullyConnected, Window
+from tflite_export.plan import Plan, Tensor
 
-SYMMETRIC = dataclasses.replace(
-    satkeras.SCHEMES["sat"],
-    weights=DoReFaWeightQuantizer(grid="symmetric"),
-    lone_weights=SATWeightQuantizer(grid="symmetric"),
-    first_layer_bits=None,
-    last_layer_bits=None,
+
+def plan_of(operator) -> Plan:
+    return Plan(operator.inputs, (operator,), (operator.output,), ("x",), ("y",))
+
+
+def packed(operator):
+    (found,) = pack_weights(plan_of(operator)).operators
+    return found
+
+
+def fully_connected(integers, bias=0, multiplier=2.0**-20, spread=None) -> FullyConnected:
+    """16 inputs of -128 .. 127 on weights that are so many times these integers, or spread over int8."""
+    weights = np.resize(np.asarray(integers, np.int64), (16, 2))
+    weights *= spread or 127 // np.abs(weights).max()
+    x = Tensor("x", (16,), np.float32(1), 0, 1.0)
+    y = Tensor("y", (2,), np.float32(1), 0, 1.0)
+    scale, biases = np.full(2, multiplier, np.float32), np.full(2, bias, np.int32)
+    return FullyConnected((x,), y, weights.astype(np.int8), scale, biases, "none")
+
+
+@pytest.mark.parametrize(
+    "integers, bits, stored",
+    [([1, -1, 0], 2, 1), ([1, -2, 0], 2, 2), ([3, -3, 1], 4, 6), ([7, -7, 2], 4, 7), ([15, -15, 2], 8, 120)],
 )
+def test_the_narrowest_width_that_holds_the_integers(integers, bits, stored):
+    operator = packed(fully_connected(integers))
+    assert operator.bits == bits and np.abs(operator.weights).max() == stored
 
 
-@pytest.fixture(scope="module")
-def images():
-    return np.random.default_rng(0).integers(0, 256, (16, 6, 6, 8)).astype(np.float32)
+def test_sums_are_the_same_in_real_numbers():
+    before = fully_connected([7, -7, 2], bias=18 * 1000)
+    after = packed(before)
+    assert after.bits == 4
+    for one in ("weights", "bias"):
+        np.testing.assert_allclose(getattr(after, one) * after.weight_scale, getattr(before, one) * before.weight_scale)
 
 
-@pytest.fixture(scope="module")
-def network():
-    tf_keras.utils.set_random_seed(0)
-    image = tf_keras.Input((6, 6, 8), name="image")
-    x = layers.Conv2D(16, 1, use_bias=False, name="expand")(image)
-    x = layers.ReLU(name="expand_relu")(layers.BatchNormalization(name="expand_bn")(x))
-    x = layers.DepthwiseConv2D(3, name="depthwise")(x)
-    x = layers.ReLU(name="depthwise_relu")(x)
-    x = layers.Conv2D(12, 1, strides=2, name="strided")(x)
-    x = layers.ReLU(name="strided_relu")(x)
-    return tf_keras.Model(image, layers.Dense(4, name="logits")(layers.GlobalAveragePooling2D()(x)))
+@pytest.mark.parametrize("beyond", [0, 1])
+def test_weights_stay_int8_where_a_sum_of_4_bit_weights_could_wrap(beyond):
+    """XNNPACK adds up 16 times the products of 4-bit weights. Here they are not spread, so neither is the bias."""
+    integers, limit = [7, -7, 2], 2**27 - 1
+    reach = int(packed(fully_connected(integers, spread=1)).bounds().max())
+    operator = packed(fully_connected(integers, bias=limit - reach + beyond, spread=1))
+    assert operator.bits == (8 if beyond else 4)
 
 
-def quantized(network, images, bits, activation_bits=8):
-    return satkeras.quantize_model(
-        network, SYMMETRIC, weight_bits=bits, activation_bits=activation_bits, calibration_data=images
-    )
+def test_weights_stay_wider_where_biases_would_lose_half_a_level():
+    assert packed(fully_connected([1, -1, 0], multiplier=0.9 / 127)).bits == 2
+    assert packed(fully_connected([1, -1, 0], multiplier=1.1 / 127)).bits == 4
+    assert packed(fully_connected([1, -1, 0], multiplier=7.1 / 127)).bits == 8
 
 
-def bits_of(plan):
-    return {op.name: (type(op).__name__, op.bits) for op in plan.operators if isinstance(op, LinearOperator)}
+def test_rows_of_half_bytes_stay_int8():
+    operator = fully_connected([1, -1, 0])
+    x = dataclasses.replace(operator.inputs[0], shape=(15,))
+    odd = dataclasses.replace(operator, inputs=(x,), weights=operator.weights[:15])
+    assert packed(odd).bits == 8
 
 
-@pytest.mark.parametrize(("bits", "top"), [(2, 1), (3, 3), (4, 7), (5, 15)])
-def test_the_width_of_packed_weights(network, images, bits, top):
-    plan = make_plan(quantized(network, images, bits))
-    multipliers = {op.name: float(op.multiplier.max()) for op in plan.operators if isinstance(op, LinearOperator)}
-    found = bits_of(pack_weights(plan))
-    for name in ("expand", "logits"):
-        # Half a step of the bias must stay within half a level; 127 // top is how far int8's weights are spread.
-        step = multipliers[name] * (127 // top)
-        if top == 1 and step <= 1:
-            stored = 2
-        else:
-            stored = 4 if top <= 7 and step / (7 // top) <= 1 else 8
-        assert found[name][1] == stored
-    assert bits == 5 or {found["expand"][1], found["logits"][1]} != {8}
-    assert found["depthwise"] == ("DepthwiseConvolution", 8)  # no kernel takes packed ones exactly
-    assert found["strided"] == ("Convolution", 8)
-
-
-@pytest.mark.parametrize("bits", [2, 4])
-@pytest.mark.parametrize("kernels", ["xnnpack", "reference"])
-def test_a_packed_file_is_exact_and_smaller(network, images, bits, kernels, tmp_path):
-    model = quantized(network, images, bits)
-    reports = {
-        storage: export_tflite(
-            model, tmp_path / f"{storage}.tflite", verify_data=images, weight_storage=storage, kernels=kernels
-        )
-        for storage in ("int8", "packed")
-    }
-    packed = reports["packed"]
-    assert packed.verification.differing == 0
-    assert packed.weight_bytes < reports["int8"].weight_bytes
-    assert packed.min_runtime == {2: "2.21.0", 4: "2.11.0"}[bits]
-
-
-def test_packed_weights_are_the_int8_ones(network, images):
-    plan = make_plan(quantized(network, images, 4))
-    for wide, narrow in zip(plan.operators, pack_weights(plan).operators, strict=True):
-        if isinstance(narrow, FullyConnected) and narrow.bits == 4:
-            weights = wide.weights.reshape(narrow.weights.shape)
-            np.testing.assert_allclose(
-                narrow.weights * narrow.weight_scale, weights * wide.weight_scale, rtol=1e-6, atol=0
-            )
-            # A bias in wider steps, the nearest one.
-            assert (
-                np.abs(narrow.bias * narrow.bias_scale - wide.bias * wide.bias_scale) <= 0.51 * narrow.bias_scale
-            ).all()
-
-
-def test_weights_whose_bias_would_lose_a_level_stay_wide(network, images):
-    # Two-bit inputs of a layer with 8-bit outputs: one product is many output steps.
-    plan = pack_weights(make_plan(quantized(network, images, 2, activation_bits=2)))
-    for operator in plan.operators:
-        if isinstance(operator, FullyConnected) and operator.bits < 8:
-            assert operator.multiplier.max() <= 1
-    assert all(op.bits == 8 for op in plan.operators if isinstance(op, DepthwiseConvolution))
+@pytest.mark.parametrize("strides, kind", [((1, 1), FullyConnected), ((2, 2), Convolution)])
+def test_a_convolution_of_single_pixels_becomes_fully_connected(strides, kind):
+    dense = fully_connected([1, -1, 0])
+    x, y = (dataclasses.replace(one, shape=(1, 1, *one.shape)) for one in (*dense.inputs, dense.output))
+    weights, window = dense.weights.reshape(1, 1, 16, 2), Window(strides)
+    operator = Convolution((x,), y, weights, dense.weight_scale, dense.bias, "none", window=window)
+    assert type(packed(operator)) is kind

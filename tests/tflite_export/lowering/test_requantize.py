@@ -1,4 +1,4 @@
-"""A requantization makes the same integers however a kernel rounds."""
+"""Tests of an operator's integers: a requantization is the same however a kernel rounds, and no sum wraps."""
 
 import math
 
@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tflite_export.lowering.closing import requantized
-from tflite_export.lowering.pending import Problem
-from tflite_export.lowering.requantize import multiply_operator
-from tflite_export.operators import MultiplyConstant
+from tflite_export.lowering.closing import close_sum, requantized
+from tflite_export.lowering.pending import Pending, Problem, WeightedSum
+from tflite_export.lowering.requantize import linear_operator, multiply_operator
+from tflite_export.operators import FullyConnected, MultiplyConstant
 from tflite_export.plan import Tensor
 
 steps = st.one_of(st.integers(-9, 1).map(lambda exponent: 2.0**exponent), st.floats(2**-9, 2))
@@ -93,3 +93,26 @@ def test_steps_too_far_apart_are_refused():
     x = Tensor("x", (1, 1, 1), np.float32(2.0), 0, 2.0)
     with pytest.raises(Problem, match=r"a step of its input is 512 of its own; TFLite takes less than 2\^8"):
         multiply_operator(requantized(x), Tensor("y", (1, 1, 1), np.float32(2**-8), 0, 2**-8), "none")
+
+
+@pytest.mark.parametrize(
+    "step, bias, fits",
+    [
+        (1 - 2.0**-10, 2**30, True),
+        (1, 2**30 - 1 - 128, True),
+        (1, 2**30 - 128, False),  # from a multiplier of 1 on, kernels that round twice shift a sum to the left
+        (2, 2**29 - 128, False),
+    ],
+)
+def test_no_sum_wraps(step, bias, fits):
+    """One weight of 1 on an input of -128 .. 127, so that the sum reaches the bias and 128."""
+    x, y = (Tensor(name, (1,), np.float32(1), 0, 1.0) for name in "xy")
+    weights = np.ones((1, 1), np.int64)
+    total = WeightedSum(FullyConnected, "dense", weights, 1, np.float64([step]), np.float64([bias * step]))
+    pending = Pending((x,), (), close_sum, total)
+    if fits:
+        operator = linear_operator(pending, x, y, "none")
+        assert operator.bounds() == bias + 128 <= operator.largest_sum
+        return
+    with pytest.raises(Problem, match="the sum of channel 0 can reach"):
+        linear_operator(pending, x, y, "none")
