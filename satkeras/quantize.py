@@ -20,7 +20,13 @@ from satkeras.calibration.ranges import (
     set_ranges,
     undo_weight_transforms,
 )
-from satkeras.models.checks import is_quantized, require_quantizable, require_quantized, require_supported
+from satkeras.models.checks import (
+    is_quantized,
+    require_int8_grids,
+    require_quantizable,
+    require_quantized,
+    require_supported,
+)
 from satkeras.models.graph import Graph, build_model, in_form_of, read_graph
 from satkeras.models.insertion import canonical, latent_weights, with_quantizers, without_quantizers
 from satkeras.models.layers import Kind, kind_of
@@ -80,7 +86,7 @@ def quantize_model(
     Raises:
       TypeError: not a tf_keras model, or an argument of the wrong kind.
       ValueError: the model is of a kind that cannot be quantized, has layers that are not supported (all are listed) or
-        weights that are not finite, or an argument is out of range.
+        weights that are not finite, an argument is out of range, or a quantizer's grid does not fit int8.
     """
     base = scheme_named(scheme).with_bits(*_bits(scheme_named(scheme), weight_bits, activation_bits))
     input_quantizer = _input_quantizer(input_range)
@@ -93,6 +99,7 @@ def quantize_model(
         calibration = calibration_inputs(calibration_data, float_model, input_quantizer.low, input_quantizer.high)
     graph, copies = canonical(source)
     placement = place(graph, _layer_schemes(graph, base, overrides or {}), base, input_quantizer)
+    require_int8_grids(placement)
     quantized, configs = with_quantizers(graph, placement)
     annotated = build_model(quantized, wrap=lambda layer: _annotate(layer, configs))
     for layer, copy in copies.items():

@@ -8,6 +8,8 @@ from satkeras._compat import keras
 from satkeras.models.graph import Graph
 from satkeras.models.insertion import has_quantizer
 from satkeras.models.layers import TABLE, Kind, kind_of, problem_of
+from satkeras.models.placement import Placement
+from satkeras.quantizers.int8 import activation_levels_in_int8, weight_spread
 
 _TFMOT_QUANTIZATION = "tensorflow_model_optimization.python.core.quantization."
 
@@ -93,6 +95,24 @@ def require_supported(graph: Graph) -> None:
             "quantize_model needs a model with a convolution or dense layer. Received: "
             f"{graph.name!r} with {_few(node.name for node in graph.nodes)}"
         )
+
+
+def require_int8_grids(placement: Placement) -> None:
+    """Raises a ValueError that lists every quantizer whose grid int8 cannot hold, whatever the training makes of it."""
+    problems: dict[str, list[str]] = {}
+    for name, quantizer, place_in_int8 in (
+        *((layer.name, quantizer, weight_spread) for layer, quantizer in placement.weights.items()),
+        *((node.name, quantizer, activation_levels_in_int8) for node, quantizer in placement.tensors.items()),
+        *((node.name, quantizer, activation_levels_in_int8) for node, quantizer in placement.branches.items()),
+    ):
+        if quantizer.width is not None:
+            try:
+                place_in_int8(quantizer.levels, quantizer.zero_point)
+            except ValueError as error:
+                problems.setdefault(f"{type(quantizer).__name__}: {error}", []).append(name)
+    if problems:
+        lines = [f"  {_few(names)}, {reason}" for reason, names in problems.items()]
+        raise ValueError("\n".join(["The file could not hold the integers of these quantizers:", *lines]))
 
 
 def _require_tf_keras(model, caller: str) -> None:

@@ -43,10 +43,10 @@ def weight_spread(levels: tuple[int, int], zero_point: int = 0) -> int:
     low, high = (level - zero_point for level in levels)
     largest = max(abs(low), abs(high))
     if largest > LARGEST_WEIGHT + 1:
-        bits = 8 if low < 0 else 7
         raise ValueError(
-            f"its weight grid has integers {low} .. {high} around zero; int8 weights have a zero point of 0 and hold "
-            f"-{LARGEST_WEIGHT} .. {LARGEST_WEIGHT}. Use {bits} bits or fewer, or a symmetric grid -127 .. 127"
+            f"its weight grid has the integers {low} .. {high} around zero; int8 weights have a zero point of 0 and "
+            f"hold -{LARGEST_WEIGHT} .. {LARGEST_WEIGHT}. Give it fewer bits, or the symmetric grid of 8 bits, "
+            f"-{LARGEST_WEIGHT} .. {LARGEST_WEIGHT}"
         )
     return max(LARGEST_WEIGHT // largest, 1)
 
@@ -65,7 +65,10 @@ def activation_levels_in_int8(levels: tuple[int, int], zero_point: int = 0) -> I
     """
     low, high = levels
     if high - low > 255:
-        raise ValueError(f"its grid has the integers {low} .. {high}, {high - low + 1} of them; int8 holds 256")
+        raise ValueError(
+            f"its grid has the integers {low} .. {high}, {high - low + 1} of them; int8 holds 256. Give it 8 bits "
+            "or fewer"
+        )
     if not low <= zero_point <= high:
         raise ValueError(
             f"0.0 is the integer {zero_point} of its grid, outside {low} .. {high}; TFLite pads with 0.0, which must "

@@ -4,6 +4,8 @@ import dataclasses
 
 import numpy as np
 
+from satkeras.quantizers.int8 import narrowed
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class QuantParams:
@@ -53,7 +55,7 @@ class QuantParams:
         shift = (self.qmin - self.zero_point) % self.spacing
         steps = np.rint((values / self._scale_for(values.ndim) - shift) / self.spacing)
         integers = steps * self.spacing + shift + self.zero_point
-        return np.clip(integers, self.qmin, self.qmax).astype(np.int32)
+        return narrowed(np.clip(integers, self.qmin, self.qmax), np.int32)
 
     def dequantize(self, integers) -> np.ndarray:
         """The real values (float32) of `integers`."""

@@ -13,6 +13,7 @@ from satkeras.files import require_writable, write_whole
 from satkeras.models.checks import require_quantized
 from satkeras.models.insertion import has_quantizer
 from satkeras.quantizers import Quantizer
+from satkeras.quantizers.int8 import narrowed
 from satkeras.quantizers.quant_params import QuantParams
 
 
@@ -76,12 +77,12 @@ def save_integer_weights(model: keras.Model, path: str | os.PathLike) -> None:
         params = weight.params
         fits_int8 = -128 <= params.qmin and params.qmax <= 127
         found = {
-            "integers": weight.integers.astype(np.int8 if fits_int8 else np.int16),
+            "integers": narrowed(weight.integers, np.int8 if fits_int8 else np.int16),
             "scale": params.scale,
-            "zero_point": np.int32(params.zero_point),
-            "axis": np.int32(-1 if params.axis is None else params.axis),
-            "bits": np.int32(weight.num_bits),
-            "levels": np.array([params.qmin, params.qmax], np.int32),
+            "zero_point": narrowed(params.zero_point, np.int32),
+            "axis": narrowed(-1 if params.axis is None else params.axis, np.int32),
+            "bits": narrowed(weight.num_bits, np.int32),
+            "levels": narrowed([params.qmin, params.qmax], np.int32),
         }
         arrays.update({f"{layer}/{name}": array for name, array in found.items()})
     content = io.BytesIO()

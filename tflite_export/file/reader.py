@@ -81,7 +81,9 @@ def read_constant(model: schema.ModelT, tensor: schema.TensorT) -> StoredConstan
         bits = {getattr(schema.TensorType, f"INT{n}", None): n for n in (4, 2)}.get(tensor.type)
     if data is None or bits is None or tensor.quantization is None:
         raise ExportError("The file is not what was planned", [(name, "is no quantized constant")])
-    values = _unpacked(np.asarray(data, np.uint8), bits, int(np.prod(np.asarray(tensor.shape)))).reshape(tensor.shape)
+    values = _unpacked(np.frombuffer(memoryview(data), np.uint8), bits, int(np.prod(np.asarray(tensor.shape)))).reshape(
+        tensor.shape
+    )
     grid = tensor.quantization
     return StoredConstant(
         values, np.asarray(grid.scale, np.float64), np.asarray(grid.zeroPoint, np.int64), grid.quantizedDimension
@@ -127,7 +129,7 @@ def _same(found, planned) -> bool:
     if isinstance(planned, str):
         return _text(found) == planned
     if isinstance(planned, bytes):
-        return found is not None and np.asarray(found, np.uint8).tobytes() == planned
+        return found is not None and bytes(found) == planned
     if isinstance(planned, (list, np.ndarray)):
         return np.array_equal(np.asarray([] if found is None else found), np.asarray(planned))
     if planned is None:

@@ -7,17 +7,16 @@ its batch norm, its ReLU or the quantizer that says how it is stored.
 import dataclasses
 from collections.abc import Callable
 
-import numpy as np
-
 from satkeras._compat import keras, output_variables
 from satkeras.models.graph import Graph, Node, read_graph
 from satkeras.models.insertion import has_quantizer, quantizes_tensor
 from satkeras.models.layers import Kind, kind_of
 from satkeras.quantizers import Quantizer
-from satkeras.quantizers.int8 import activation_levels_in_int8, is_narrow_symmetric
+from satkeras.quantizers.int8 import is_narrow_symmetric
 from satkeras.quantizers.quant_params import QuantParams
 from tflite_export.errors import ExportError
 from tflite_export.lowering.closing import requantized
+from tflite_export.lowering.grids import activation_params, in_units_of_its_clip, require_true_scale, stored_tensor
 from tflite_export.lowering.padding import explicit_padding, fold_padding
 from tflite_export.lowering.pending import Pending, Problem
 from tflite_export.lowering.rules import RULES
@@ -70,7 +69,7 @@ class Lowering:
     def plan(self) -> Plan:
         for node in self.graph.nodes:
             self.values[node] = self._guarded(node, self._value)
-        outputs = [self._guarded(node, self.stored) for node in self.graph.outputs]
+        outputs = [self._guarded(node, self._output_tensor) for node in self.graph.outputs]
         inputs = [self._guarded(node, self._input_tensor) for node in self.graph.inputs]
         if self.problems:
             raise ExportError("The model cannot be exported exactly", dict(self.problems).items())
@@ -128,6 +127,12 @@ class Lowering:
         (consumer,) = self.graph.consumers(node)[:1] or [node]
         return self.stored(consumer)
 
+    def _output_tensor(self, node: Node) -> Tensor:
+        """What the model returns, in the units that a caller of the file takes it to have."""
+        x = self.stored(node)
+        require_true_scale(x, "the file's caller")
+        return x
+
     # What it writes.
 
     def append(self, operator: Operator) -> Tensor:
@@ -155,7 +160,7 @@ class Lowering:
 
     def _quantized(self, node: Node) -> Tensor:
         quantizer, variables = output_variables(node.layer)
-        params = quantizer.quant_params({name: value.numpy() for name, value in variables.items()})
+        params = activation_params(quantizer, variables)
         (source,) = node.inputs
         if not source.inputs:
             name = self.input_names[self.graph.inputs.index(source)]
@@ -188,7 +193,7 @@ class Lowering:
     def _clipped_below(self, pending: Pending, output: Tensor) -> Tensor:
         """A signed grid below 8 bits: int8's saturation is the upper clip, a MAXIMUM the lower one."""
         unclipped = dataclasses.replace(output, name=self.named(f"{output.name}/unclipped"), lowest=-128, layer=None)
-        result = pending.close(self, dataclasses.replace(pending, layers=()), unclipped, "none")
+        result = pending.close(self, pending, unclipped, "none")
         return self.append(Maximum((result,), output, output.lowest, layers=pending.layers, sources=pending.inputs))
 
     def _staircase(self, x: Tensor, output: Tensor, quantizer: Quantizer, variables) -> Tensor:
@@ -210,30 +215,6 @@ def float_name(node: Node) -> str:
     if not has_quantizer(node.layer):
         return node.name
     return node.name.replace(node.layer.name, node.layer.layer.name, 1)
-
-
-def stored_tensor(name: str, node: Node, params: QuantParams) -> Tensor:
-    """Where a quantizer's grid lies in int8.
-
-    Raises:
-      Problem, ValueError: int8 cannot hold it, with the numbers.
-    """
-    if params.axis is not None:
-        raise Problem("its grid has a scale for each channel; TFLite stores activations with one for all")
-    if params.spacing != 1:
-        raise Problem(
-            f"the levels of its grid lie {params.spacing} integers apart; kernels round to every integer: state the "
-            f"grid with {params.spacing} times the scale"
-        )
-    step = float(params.scale)
-    place = activation_levels_in_int8((params.qmin, params.qmax), params.zero_point)
-    return Tensor(name, node.shape, np.float32(step), place.zero_point, step, place.lowest, place.highest, node.name)
-
-
-def in_units_of_its_clip(tensor: Tensor, params: QuantParams) -> Tensor:
-    """The same levels around int8's zero, where RELU_N1_TO_1 clips at both ends."""
-    scale = np.float32(1 / params.qmax)
-    return dataclasses.replace(tensor, scale=scale, zero_point=0, lowest=params.qmin, highest=params.qmax)
 
 
 class _Upstream(Exception):

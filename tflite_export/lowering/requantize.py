@@ -7,6 +7,7 @@ import numpy as np
 
 from satkeras.models.bias_rounding import LARGEST_BIAS
 from satkeras.quantizers.int8 import LARGEST_WEIGHT, narrowed
+from tflite_export.lowering.grids import require_true_scale
 from tflite_export.lowering.pending import Pending, Problem, WeightedSum
 from tflite_export.operators import Add, FullyConnected, LinearOperator, MultiplyConstant
 from tflite_export.operators.elementwise import LARGEST_NUDGE
@@ -30,7 +31,7 @@ def add_operator(pending: Pending, output: Tensor, activation: Activation) -> Ad
       Problem: its inputs lie on grids that it cannot read.
     """
     for x in pending.inputs:
-        _require_true_scale(x, "ADD")
+        require_true_scale(x, "ADD")
         if not SMALLEST_ADD_RATIO <= x.scale / output.scale < LARGEST_MULTIPLIER:
             raise Problem(
                 f"the step of {x.name} is {x.scale / output.scale:g} times its own; ADD takes 2^-10 .. 2^8. Train on, "
@@ -111,7 +112,7 @@ def linear_operator(pending: Pending, x: Tensor, output: Tensor, activation: Act
       Problem: int8, int32 or float32 cannot hold one of its numbers.
     """
     total = pending.total
-    weights = total.weights * np.where(total.step < 0, -total.spread, total.spread).astype(np.int16)
+    weights = total.weights * narrowed(np.where(total.step < 0, -total.spread, total.spread), np.int16)
     unit = np.abs(total.step) / total.spread
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         steps = total.bias / (x.step * unit)
@@ -188,11 +189,3 @@ def _constant_channels(total, x, output, lost, weights, unit, steps):
     weights = np.where(lost, 0, weights)
     unit = np.where(lost, finest * output.step / x.step, unit)
     return weights, unit, np.where(lost, low / finest, steps)
-
-
-def _require_true_scale(x: Tensor, builtin: str) -> None:
-    if x.in_clip_units:
-        raise Problem(
-            f"{builtin} cannot read {x.name}, a signed tensor below 8 bits: give it 8 bits by overrides= of the layer "
-            "that reads it"
-        )

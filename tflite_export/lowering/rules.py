@@ -20,6 +20,7 @@ from satkeras.models.relus import AbsorbedReLU, MaskedReLU
 from satkeras.quantizers.int8 import narrowed, weight_spread
 from satkeras.reports.integers import integer_weight
 from tflite_export.lowering.closing import close_add, close_sum, identity, requantized
+from tflite_export.lowering.grids import require_true_scale
 from tflite_export.lowering.pending import Pending, Problem, WeightedSum
 from tflite_export.operators import (
     AveragePool,
@@ -193,6 +194,7 @@ def _activation(walk, node: Node, layer):
 
 def _softmax(walk, node: Node, layer) -> Tensor:
     x = walk.stored(node.inputs[0])
+    require_true_scale(x, "SOFTMAX")
     output = Tensor(walk.named(node.name), node.shape, np.float32(1 / 256), -128, 1 / 256, layer=node.name)
     return walk.append(Softmax((x,), output, layers=(node.name,)))
 

@@ -160,7 +160,7 @@ class ResizeNearestNeighbor(Operator):
 def _nearest(old: int, new: int) -> np.ndarray:
     """The kernel's float32 arithmetic."""
     centres = (np.arange(new).astype(np.float32) + np.float32(0.5)) * (np.float32(old) / np.float32(new))
-    return np.minimum(np.floor(centres).astype(np.int32), old - 1)
+    return np.minimum(narrowed(np.floor(centres), np.int32), old - 1)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from satkeras._compat import keras
+from satkeras.quantizers.int8 import narrowed
 from tflite_export.plan import Operator, Plan, Tensor
 
 
@@ -56,7 +57,7 @@ def twin_tensors(plan: Plan, kernels: str = "xnnpack") -> Callable[[Sequence[np.
 
     def compute(codes):
         results = tf.nest.flatten(model(list(codes), training=False))
-        return {tensor: np.asarray(value, np.int32) for tensor, value in zip(values, results, strict=True)}
+        return {tensor: narrowed(value, np.int32) for tensor, value in zip(values, results, strict=True)}
 
     return compute
 

@@ -1,7 +1,7 @@
 """The twin, the training model and the interpreter side by side, on the same images."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -197,7 +197,7 @@ def _run(interpreter, plan: Plan, codes) -> dict[Tensor, np.ndarray]:
     dtypes = [detail["dtype"] for detail in interpreter.get_input_details()]
     inputs = [_as(dtype, x, values) for dtype, x, values in zip(dtypes, plan.inputs, codes, strict=True)]
     return {
-        tensor: value.astype(np.int32) for tensor, value in zip(plan.tensors, run(interpreter, *inputs), strict=True)
+        tensor: narrowed(value, np.int32) for tensor, value in zip(plan.tensors, run(interpreter, *inputs), strict=True)
     }
 
 
@@ -207,6 +207,7 @@ class _Training:
     def __init__(self, model: keras.Model, plan: Plan):
         self.plan = plan
         self.nodes = {node.name: node for node in read_graph(model).nodes}
+        self.writers = {operator.output: operator for operator in plan.operators}
         self.compared = [tensor for tensor in plan.tensors if tensor.layer is not None]
         self.model = keras.Model(model.inputs, [self.nodes[tensor.layer].tensor for tensor in self.compared])
         # As `predict` computes it: TensorFlow rounds otherwise in a graph that it has optimized.
@@ -224,7 +225,17 @@ class _Training:
     def bound(self, operator: Operator) -> float:
         """How far beyond half a level an operator's layers may be from it, in levels; any distance in 16 bits."""
         layers = [self.nodes[name].layer for name in operator.layers]
-        return operator.slack() if all(layer.compute_dtype == "float32" for layer in layers) else np.inf
+        if any(layer.compute_dtype != "float32" for layer in layers):
+            return np.inf
+        return max(one.slack() for one in self._computing(operator))
+
+    def _computing(self, operator: Operator) -> Iterator[Operator]:
+        """The operators that together compute one's layers: those between what these read and itself."""
+        yield operator
+        sources = operator.sources or operator.inputs
+        between = [self.writers[x] for x in operator.inputs if x not in sources]
+        for writer in between:
+            yield from self._computing(dataclasses.replace(writer, sources=sources))
 
     def layer(self, operator: Operator, inputs: list[np.ndarray]) -> np.ndarray:
         """The float result of an operator's layers, fed the twin's integers, in levels from int8's zero.
@@ -252,7 +263,7 @@ def _as(dtype, x: Tensor, codes: np.ndarray) -> np.ndarray:
     """Unsigned input codes in the type that a file or a training model reads."""
     if dtype == np.uint8:
         return codes
-    integers = codes.astype(np.int32) - 128
+    integers = codes - 128.0
     return narrowed(integers, np.int8) if dtype == np.int8 else _real(x, integers)
 
 
@@ -262,4 +273,4 @@ def _real(x: Tensor, integers: np.ndarray) -> np.ndarray:
 
 def _integers(tensor: Tensor, values) -> np.ndarray:
     levels = np.rint(np.asarray(values, np.float64) / tensor.step) + tensor.zero_point
-    return np.clip(levels, -128, 127).astype(np.int32)
+    return np.clip(levels, -128, 127)
