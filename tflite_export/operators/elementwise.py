@@ -27,10 +27,10 @@ class Sum(Operator):
 
     def compute(self, values, kernels):
         left, right = (tf.cast(one, tf.float64) - x.zero_point for one, x in zip(values, self.inputs, strict=True))
-        right *= self.sign
-        levels = (
-            self._shifted_once(left, right) if kernels == "xnnpack" else self._rescaled_thrice(left, right, kernels)
-        )
+        if kernels == "xnnpack":
+            levels = self._shifted_once(left, right)
+        else:
+            levels = self._rescaled_thrice(left, right, kernels)
         return stored(levels, self.output, self.activation)
 
     def _shifted_once(self, left, right):
@@ -38,16 +38,18 @@ class Sum(Operator):
         ratios = [x.scale / self.output.scale for x in self.inputs]
         shift = 20 - math.frexp(float(max(ratios)))[1] + 1
         multipliers = [float(np.rint(np.ldexp(np.float64(ratio), shift))) for ratio in ratios]
-        return tf.floor((left * multipliers[0] + right * multipliers[1] + 2.0 ** (shift - 1)) * 2.0**-shift)
+        total = left * multipliers[0] + self.sign * right * multipliers[1]
+        return tf.floor((total + 2.0 ** (shift - 1)) * 2.0**-shift)
 
     def _rescaled_thrice(self, left, right, kernels: str):
         """gemmlowp's: both inputs, 20 bits to the left, on twice the larger scale; then their sum on the output's."""
         dtype = self._ratio_dtype(kernels)
         twice = dtype(2 * max(x.scale for x in self.inputs))
-        total = sum(
+        left, right = (
             round_twice(value * 2**20, np.float64(dtype(x.scale) / twice))
             for value, x in zip((left, right), self.inputs, strict=True)
         )
+        total = left + self.sign * right
         return round_twice(total, np.float64(twice / dtype(np.float32(2**20) * self.output.scale)))
 
     def _ratio_dtype(self, kernels: str) -> type:
@@ -201,8 +203,16 @@ class Multiply(Product):
         return one.scale, other.scale
 
     def compute(self, values, kernels):
+        if kernels == "xnnpack" and self.inputs[0] is self.inputs[1]:
+            return stored(tf.gather(self._squares(), tf.cast(values[0], tf.int32) + 128), self.output, self.activation)
         left, right = (value - x.zero_point for value, x in zip(values, self.inputs, strict=True))
         return stored(self.levels(left * right, kernels), self.output, self.activation)
+
+    def _squares(self) -> np.ndarray:
+        """Output steps for -128 .. 127: XNNPACK squares by a table, and adds the zero point before it rounds."""
+        (x, _), zero = self.inputs, np.float32(self.output.zero_point)
+        reals = x.scale * (np.arange(-128, 128) - x.zero_point).astype(np.float32)
+        return np.rint(reals * reals * (np.float32(1) / self.output.scale) + zero) - zero
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

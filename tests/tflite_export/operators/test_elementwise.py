@@ -61,10 +61,15 @@ def multiplied(kernels: str, left, right, read: list, written: np.float32) -> np
 
 
 def multiply(operator: Multiply, kernels: str, left, right):
-    one, other = operator.inputs
+    """XNNPACK squares a tensor by a table in float32, whose zero point takes part in the rounding."""
+    (one, other), output = operator.inputs, operator.output
+    if kernels == "xnnpack" and one is other:
+        real = one.scale * (left - one.zero_point).astype(np.float32)
+        level = np.rint(real * real * (np.float32(1) / output.scale) + np.float32(output.zero_point))
+        return rounding.clamped(level.astype(np.int64) - output.zero_point, output, operator.activation)
     read = [one.scale, other.scale]
-    levels = multiplied(kernels, left - one.zero_point, right - other.zero_point, read, operator.output.scale)
-    return rounding.clamped(levels, operator.output, operator.activation)
+    levels = multiplied(kernels, left - one.zero_point, right - other.zero_point, read, output.scale)
+    return rounding.clamped(levels, output, operator.activation)
 
 
 def multiply_constant(operator: MultiplyConstant, kernels: str, x):
@@ -195,6 +200,7 @@ def all_pairs(kind, scale_a, scale_b, scale_y, zeros=(3, -7, 5), activation="non
         (2**-10, 2**-10, 1),
         (2**-10, 1, 1),
         (1 - 2**-24, 1 - 2**-24, 1),
+        (1.5, 1, 1),
     ],
 )
 @pytest.mark.parametrize("kind", [Add, Subtract])
@@ -225,6 +231,14 @@ def test_all_pairs_of_drawn_grids(kind, data):
     grids = (*operator.inputs, operator.output)
     if operator.activation != "relu_n1_to_1":
         all_pairs(kind, *(x.scale for x in grids), tuple(x.zero_point for x in grids), operator.activation)
+
+
+@pytest.mark.parametrize("zero", [0, 1, -5])
+@pytest.mark.parametrize("kind", [Add, Subtract, Multiply])
+def test_a_tensor_with_itself(kind, zero):
+    """Half of the squares of odd numbers are ties."""
+    x, y = tensor("x", (256,), 0.5, -128), tensor("y", (256,), 0.5, zero)
+    assert_exact(kind((x, x), y, "none"), SAMPLES[kind].definition, [ALL_CODES])
 
 
 # What families differ in.

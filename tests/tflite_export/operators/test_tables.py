@@ -159,6 +159,26 @@ def test_tables_are_within_a_level_of_the_real_function(kind, function, scale):
         assert np.abs(levels - np.clip(real, -128, 127)).max() <= 1
 
 
+@pytest.mark.parametrize("scale, zero_point, value", [(0.10913759469985962, 66, 87), (0.1500914841890335, -19, 2)])
+def test_a_logistic_function_so_near_a_tie_that_families_part(scale, zero_point, value):
+    """XNNPACK computes it in float64, LiteRT's own kernels in float32."""
+    operator = Logistic((tensor("x", (1,), scale, zero_point),), tensor("y", (1,), 1 / 256, -128))
+    results = assert_exact(operator, logistic, [np.int8([[value]])])
+    assert abs(int(results["xnnpack"].item()) - int(results["reference"].item())) == 1
+
+
+def test_the_micro_prelu_divides_scales_in_float64():
+    """A product of scales that float32 rounds up to 1/8, whose mantissa then has one bit less: 3/8 becomes 1."""
+    one, other = np.float32(1 + 2.0**-13), np.float32(0.125 * (1 - 2.0**-13))
+    operator = PRelu((tensor("x", (1,), one, 0),), tensor("y", (1,), 1, 0), np.int8([-1]), other, 0)
+    results = assert_exact(operator, prelu, [np.int8([[-3]])])
+    assert {kernels: int(result.item()) for kernels, result in results.items()} == {
+        "xnnpack": 1,
+        "reference": 1,
+        "tflm": 0,
+    }
+
+
 @pytest.mark.parametrize("scale", [2.0**-16, 0.001, 1 / 31, 0.0625, 0.1, 0.5, 1, 3.7, 31, 32, 100])
 def test_softmax_of_all_pairs(scale):
     """Two logits: 256 differences of them decide all."""
