@@ -1,6 +1,7 @@
 """What a newcomer gets wrong, and that the error says what is required, what was received and what to do."""
 
 import dataclasses
+import re
 
 import keras
 import numpy as np
@@ -209,13 +210,13 @@ def test_where_none_is_allowed(options, conv, tensors):
     assert [width for name, width in bits.items() if name.endswith("_output")] == tensors
 
 
-KNOWN = r"must be one of \['dorefa', 'int8', 'pact', 'qn', 'sat'\] or a satkeras.Scheme. Received: "
+KNOWN = rf"must be one of {re.escape(str(sorted(SCHEMES)))} or a satkeras.Scheme. Received: "
 
 
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"scheme": "lsq"}, ValueError, f"scheme {KNOWN}scheme='lsq'"),
+        ({"scheme": "xnor"}, ValueError, f"scheme {KNOWN}scheme='xnor'"),
         ({"scheme": "SAT"}, ValueError, f"scheme {KNOWN}scheme='SAT'"),
         ({"scheme": ""}, ValueError, f"scheme {KNOWN}scheme=''"),
         ({"scheme": None}, TypeError, "scheme must be a name or a satkeras.Scheme. Received: scheme=None"),
@@ -261,7 +262,7 @@ MATCHES = "must match a convolution or dense layer. Received: "
             r"override of 'conv': .* weight_bits, activation_bits or both. Received: {'b",
         ),
         ({"conv": {}}, ValueError, "override of 'conv': a mapping must hold weight_bits, activation_bits or both"),
-        ({"conv": "lsq"}, ValueError, f"override of 'conv': scheme {KNOWN}scheme='lsq'"),
+        ({"conv": "xnor"}, ValueError, f"override of 'conv': scheme {KNOWN}scheme='xnor'"),
         ({"conv": 4}, TypeError, "override of 'conv': scheme must be a name or a satkeras.Scheme. Received: scheme=4"),
         (
             {"conv": {"weight_bits": True}},

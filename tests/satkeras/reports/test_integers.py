@@ -87,16 +87,20 @@ def test_names_with_slashes_stay_apart(tmp_path):
 
 @serializable
 @dataclasses.dataclass(frozen=True)
-class WideQuantizer(MaxWeightQuantizer):
-    levels = (-300, 300)
+class UnsignedQuantizer(MaxWeightQuantizer):
+    levels = (1, 255)
+    zero_point = 128
+
+    def scale(self, variables, latent=None):
+        return super().scale(variables, latent) * (255 / 127)
 
 
-def test_wider_grids_take_int16(tmp_path, quantized):
-    scheme = dataclasses.replace(SCHEMES["int8"], weights=WideQuantizer(), lone_weights=WideQuantizer())
+def test_integers_beyond_int8_take_int16(tmp_path, quantized):
+    scheme = dataclasses.replace(SCHEMES["int8"], weights=UnsignedQuantizer(), lone_weights=UnsignedQuantizer())
     save_integer_weights(quantized(scheme), tmp_path / "file")
     with np.load(tmp_path / "file") as file:
         assert file["quant_conv/integers"].dtype == np.int16
-        assert file["quant_conv/integers"].max() == 300
+        assert np.abs(file["quant_conv/integers"] - 128).max() == 127
 
 
 def test_the_same_weights_make_the_same_file(quantized, tmp_path):

@@ -36,7 +36,7 @@ def test_what_is_logged(eagerly, quantized, images, tmp_path):
     model = fit(quantized(), images, TensorBoardQuantization(tmp_path, images[0]), eagerly=eagerly)
     found = logged(tmp_path)
     tensors = {layer.name for layer in model.layers if layer.name.endswith(("_output", "_input"))}
-    assert len(tensors) == 10
+    assert len(tensors) == 9
     logs = {f"{name}/{log}" for name in tensors for log in ("alpha", "clipped_share", "integers")}
     assert set(found) == KERNELS | logs
     assert all(set(steps) == {0} for steps in found.values())
