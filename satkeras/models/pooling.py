@@ -7,13 +7,14 @@ from satkeras.models.stored import stored_grid
 
 
 class _OnGrid:
-    """At inference the mean is rounded to the grid that its input is stored on, as AVERAGE_POOL_2D rounds it.
+    """At inference, and if frozen, the mean is rounded to the grid of its input, as AVERAGE_POOL_2D rounds it.
 
     All runtimes round that operator alike, and none of the others that average. In training the mean is not rounded.
     """
 
     @tf.autograph.experimental.do_not_convert
     def call(self, inputs, training=None):
+        training = training and self.trainable
         mean = super().call(inputs)  # type: ignore[misc]
         call = first_call(self)
         with float32_variables():

@@ -1,6 +1,6 @@
 """What a ReLU becomes where a quantizer comes next: it need not do, or keep, what the quantizer does anyway.
 
-At inference it rounds the bias of the sum before it, as the file holds it (see `bias_rounding.py`).
+At inference, and if frozen, it rounds the bias of the sum before it, as the file holds it (see `bias_rounding.py`).
 """
 
 import tensorflow as tf
@@ -19,7 +19,7 @@ class AbsorbedReLU(keras.layers.ReLU):
 
     @tf.autograph.experimental.do_not_convert
     def call(self, inputs, training=None):
-        return inputs if training else with_rounded_bias(inputs, self)
+        return inputs if training and self.trainable else with_rounded_bias(inputs, self)
 
 
 @serializable
@@ -32,7 +32,7 @@ class MaskedReLU(keras.layers.ReLU):
 
     @tf.autograph.experimental.do_not_convert
     def call(self, inputs, training=None):
-        if not training:
+        if not (training and self.trainable):
             return super().call(with_rounded_bias(inputs, self))
 
         @tf.custom_gradient

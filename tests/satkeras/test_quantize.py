@@ -266,9 +266,10 @@ def test_first_and_last_layers(bits, quantizers_of):
 )
 def test_input_range(input_range, signed, quantizers_of):
     pooled = sequential(layers.AveragePooling2D(name="pool"), layers.Flatten(), layers.Dense(2, name="logits"))
-    found = quantizers_of(quantize_model(pooled, input_range=input_range))
+    narrow = {"logits": {"activation_bits": 4}}
+    found = quantizers_of(quantize_model(pooled, input_range=input_range, overrides=narrow))
     assert found["quant_image_output"] == InputQuantizer(*map(float, input_range))
-    assert found["quant_pool_output"].signed is signed
+    assert found["quant_logits_input"].signed is signed
 
 
 @pytest.mark.parametrize(
