@@ -41,7 +41,7 @@ def test_residual_model(residual_model, quantizers_of):
         "quant_head_input": PACTQuantizer(4, signed=True),
         "quant_head": SATWeightQuantizer(4),
         "quant_head_relu_output": UNSIGNED_STREAM,
-        "quant_pool_output": PACTQuantizer(8, initial_alpha=10.0),
+        # The pooled tensor stays on the stream's 8 bits.
         "quant_logits": SATWeightQuantizer(8),
         "quant_logits_output": SIGNED_STREAM,
     }

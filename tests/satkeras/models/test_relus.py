@@ -46,7 +46,7 @@ def test_an_absorbed_one_changes_nothing_where_a_learned_clip_follows(num_bits, 
 def test_the_backward_pass_reads_only_the_mask():
     with tf.Graph().as_default() as graph:
         x, g = (tf.compat.v1.placeholder(tf.float32, (2, 3)) for _ in "xg")
-        y = MaskedReLU()(x)
+        y = MaskedReLU()(x, training=True)
         forward = set(graph.get_operations())
         (dx,) = tf.gradients(y, x, g)
     read, waiting = set(), {dx.op}

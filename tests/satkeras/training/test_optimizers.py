@@ -37,8 +37,9 @@ def test_kernels_decay_but_for_depthwise_ones(scheme, residual_model, quantized)
 
 
 def test_quantizers_say_what_decays(quantized):
-    scheme = dataclasses.replace(SCHEMES["sat"], last_activations=DecayedClip())
-    assert decayed(quantized(scheme)) == KERNELS | {"pool_output/output_alpha:0"}
+    scheme = dataclasses.replace(SCHEMES["sat"], activations=DecayedClip())
+    clips = {f"{name}/output_alpha:0" for name in ("conv_input", "conv_relu_output", "head_input")}
+    assert decayed(quantized(scheme)) == KERNELS | clips
 
 
 def test_a_frozen_layer_changes_nothing(quantized):
@@ -61,7 +62,7 @@ def test_an_optimizer_decays_what_is_left(quantized):
 
 def test_learned_variables_by_role(residual_model, quantized):
     model = quantized("sat")
-    alphas = {f"{name}_output/output_alpha:0" for name in ("conv_relu", "pool")}
+    alphas = {f"{name}_output/output_alpha:0" for name in ("conv_relu",)}
     assert names(learned_variables(model)) == names(learned_variables(model, "clip")) >= alphas
     assert learned_variables(model, "step") == []
     assert learned_variables(residual_model) == []
