@@ -113,7 +113,7 @@ def _averages(graph: Graph, names: set[str]) -> dict[Node, Layer]:
 def _name_of_call(node: Node, graph: Graph, names: set[str]) -> str:
     """The layer's name for its first call, a new one for every other: layers that know their input are not shared."""
     first = next(call for call in graph.nodes if call.layer is node.layer)
-    return node.layer.name if node is first else _new_name(node.name, names - {node.name})
+    return node.layer.name if node is first else _new_name(node.name, names)
 
 
 def _new_name(name: str, names: set[str]) -> str:
