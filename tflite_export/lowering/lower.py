@@ -178,7 +178,8 @@ class Lowering:
         """Emits the operators of a pending result, now that it is known how it is stored."""
         if pending.ceiling < (params.qmax - params.zero_point) * float(params.scale) * (1 - 1e-6):
             raise Problem(f"its range exceeds the maximum {pending.ceiling:g} of the ReLU before it")
-        if pending.rescales and is_narrow_symmetric((params.qmin, params.qmax), params.zero_point):
+        narrow = is_narrow_symmetric((params.qmin, params.qmax), params.zero_point)
+        if narrow and pending.rescales and node not in self.graph.outputs:
             output = in_units_of_its_clip(stored_tensor(self.named(name), node, params), params)
             return pending.close(self, pending, output, "relu_n1_to_1")
         output = stored_tensor(self.named(name), node, params)
