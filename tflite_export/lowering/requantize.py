@@ -55,27 +55,16 @@ def multiply_operator(pending: Pending, output: Tensor, activation: Activation) 
     would not: no code's product then lies midway between two levels, where XNNPACK rounds to even on x86 and up on Arm,
     nor, where a grid is narrow, so close that rounding twice, as the reference kernels do, matters. Between two grids
     of 8 bits it may; then the nearest multiplier is taken with which all families agree, if there is one.
-
-    Raises:
-      Problem: the output's steps are too small beside the input's.
     """
     (x,) = pending.inputs
     low, high = _equivalent_ratios(x, output, x.step / output.step)
+    # Where one step of the input is beyond the output's last level, 255 of its own, it is so with 256, too.
+    high = min(high, LARGEST_MULTIPLIER)
     middle = np.clip(x.step / output.step, low + (high - low) / 4, high - (high - low) / 4)
     # A smaller one is not for XNNPACK, and this one makes zeros of all codes, too.
     smallest = 127 * SMALLEST_PRODUCT_RATIO * (1 + 1e-6)
-    ratio = max(middle, smallest)
-    if ratio >= LARGEST_MULTIPLIER:
-        raise Problem(
-            f"a step of its input is {ratio:g} of its own; TFLite takes less than 2^8: its range is tiny beside its "
-            "input's. Calibrate anew, or train on"
-        )
-    candidates = [ratio, *(low + (high - low) * share for share in np.linspace(0.1, 0.9, 9))]
-    operators = [
-        _multiply_by(max(candidate, smallest), pending, output, activation)
-        for candidate in candidates
-        if candidate < LARGEST_MULTIPLIER
-    ]
+    candidates = [middle, *(low + (high - low) * share for share in np.linspace(0.1, 0.9, 9))]
+    operators = [_multiply_by(max(candidate, smallest), pending, output, activation) for candidate in candidates]
     return next((operator for operator in operators if _families_agree(operator)), operators[0])
 
 
