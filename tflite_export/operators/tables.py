@@ -138,7 +138,10 @@ class Tanh(FloatTable):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class HardSwish(Table):
-    """HARD_SWISH, in 16 bits by all kernels on x86; its output's scale must exceed 1/128 of its input's."""
+    """HARD_SWISH, in 16 bits by all kernels on x86.
+
+    Its output's scale must lie above 1/128 of its input's, and not above 512 times, where kernels shift too far.
+    """
 
     builtin = "HARD_SWISH"
     version = 1

@@ -100,7 +100,7 @@ def fixed_outputs(draw, kind, scale: float, zero_point: int):
 def hard_swishes(draw) -> HardSwish:
     x = draw(tensors("x", draw(shapes)))
     output = draw(tensors("y", x.shape))
-    assume(output.scale > x.scale / 128)
+    assume(x.scale / 128 < output.scale <= x.scale * 512)
     return HardSwish((x,), output)
 
 
@@ -145,6 +145,13 @@ def test_all_values(kind, data):
     if kind is PRelu:
         operator = dataclasses.replace(operator, alpha=np.resize(operator.alpha, 256))
     assert_exact(operator, SAMPLES[kind].definition, [np.arange(-128, 128).astype(np.int8)[None]])
+
+
+@pytest.mark.parametrize("ratio", [1 / 127, 1 / 64, 1 / 3, 1, 127, 511.9, 512])
+@pytest.mark.parametrize("scale", [2.0**-9, 0.0235, 0.1])
+def test_hard_swish_at_the_ends_of_its_scales(scale, ratio):
+    operator = HardSwish((tensor("x", (256,), scale, -3),), tensor("y", (256,), scale * ratio, 5))
+    assert_exact(operator, hard_swish, [np.arange(-128, 128).astype(np.int8)[None]])
 
 
 @pytest.mark.parametrize("scale", [2.0**-30, 2.0**-10, 1 / 15, 0.0625, 15 / 128, 1, 7])
