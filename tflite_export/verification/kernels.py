@@ -51,7 +51,7 @@ def _problems(operator: LinearOperator, layers: list[Node], stored) -> Iterator[
     if kernel_of_file is None:
         yield "the file has no such kernel"
         return
-    expected, bias, factor = _folded(layers)
+    expected, bias, factor = _folded(layers, len(operator.bias))
     (x,), output = operator.inputs, operator.output
     # From the file's units to the training model's: the weights make up for what tensors are divided by.
     unit = (float(x.scale) / x.step) * (output.step / float(output.scale)) * kernel_of_file.scale
@@ -76,7 +76,7 @@ def _problems(operator: LinearOperator, layers: list[Node], stored) -> Iterator[
             yield f"its bias in the file is {off[varying].max():g} steps from the training model's"
 
 
-def _folded(layers: list[Node]):
+def _folded(layers: list[Node], channels: int):
     """The quantized kernel (None for ones), the bias with the batch norms', and their factor for each channel."""
     kernel, bias, factor = None, 0.0, 1.0
     for node in layers:
@@ -92,5 +92,5 @@ def _folded(layers: list[Node]):
             scale = gamma / np.sqrt(inner.moving_variance.numpy().astype(np.float64) + inner.epsilon)
             bias = (bias - inner.moving_mean.numpy()) * scale + beta
             factor = factor * scale
-    ones = np.ones(layers[0].shape[-1] or 1)
+    ones = np.ones(channels)
     return kernel, bias * ones, factor * ones
