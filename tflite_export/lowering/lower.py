@@ -179,7 +179,7 @@ class Lowering:
         if pending.ceiling < (params.qmax - params.zero_point) * float(params.scale) * (1 - 1e-6):
             raise Problem(f"its range exceeds the maximum {pending.ceiling:g} of the ReLU before it")
         narrow = is_narrow_symmetric((params.qmin, params.qmax), params.zero_point)
-        if narrow and pending.rescales and node not in self.graph.outputs:
+        if narrow and pending.rescales and not self._is_returned(node):
             output = in_units_of_its_clip(stored_tensor(self.named(name), node, params), params)
             return pending.close(self, pending, output, "relu_n1_to_1")
         output = stored_tensor(self.named(name), node, params)
@@ -190,6 +190,13 @@ class Lowering:
         if output.lowest == output.zero_point:
             return pending.close(self, pending, output, "relu")
         return self._clipped_below(pending, output)
+
+    def _is_returned(self, node: Node) -> bool:
+        """Whether the model returns a node's values, moved at most."""
+        if node in self.graph.outputs:
+            return True
+        moved = [reader for reader in self.graph.consumers(node) if kind_of(reader) is Kind.PASS]
+        return any(self._is_returned(reader) for reader in moved)
 
     def _clipped_below(self, pending: Pending, output: Tensor) -> Tensor:
         """A signed grid below 8 bits: int8's saturation is the upper clip, a MAXIMUM the lower one."""
