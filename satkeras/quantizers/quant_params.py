@@ -68,10 +68,14 @@ class QuantParams:
         Raises:
           ValueError: a value is not on the grid, within what float32 rounding explains, or lies between its levels.
         """
-        integers = self.quantize(values)
-        off = np.asarray(values, np.float64) / self._scale_for(np.ndim(values))
-        off -= integers - self.zero_point
-        farthest = np.abs(off, out=off).max(initial=0)
+        values = np.asarray(values, np.float64)
+        if np.isnan(values).any():
+            farthest = np.nan
+        else:
+            integers = self.quantize(values)
+            off = values / self._scale_for(values.ndim)
+            off -= integers - self.zero_point
+            farthest = np.abs(off, out=off).max(initial=0)
         if not farthest < 1e-3:
             raise ValueError(
                 f"Values must lie on the grid {self}. Received: a value {farthest:g} of a step away. A quantizer "
