@@ -129,7 +129,7 @@ def table(found: dict) -> str:
     return results.page(
         "Latency and size over the converter's post-training int8 file",
         f"`python -m benchmarks.latency`: LiteRT, one thread, {found['machine']}, TensorFlow {found['tensorflow']}."
-        "\n\nTargets: 1.00 or less, both ratios; packed, the weights of MobileNetV2 at 224x224 0.58 or less of int8's at "
+        "\n\nTargets: both ratios 1.00 or less; packed, weights of MobileNetV2 at 224x224 0.58 or less of int8's at "
         "4 bits, 0.37 or less at 2.",
         ("network", "file", "ms", "latency / post-training", "operators", "bytes", "size / post-training", "weights"),
         rows,
