@@ -109,3 +109,15 @@ def test_unfinished_models_are_refused(model, random_images):
     with pytest.raises(ExportError, match=r"quant_a_input: it is switched off: call satkeras.set_phase"):
         make_plan(model)
     set_phase(model, "both")
+
+
+def test_thresholds_beyond_every_code_are_no_problem(quantized, random_images):
+    """They make equal operators of equal constants, which nothing may merge or refuse."""
+    model = quantized("ternary", 3)
+    wrapper = model.get_layer("quant_a_input")
+    variables, quantizer = wrapper._output_quantizer_vars, wrapper.quantize_config.quantizer
+    top = float(model.get_layer("quant_stem_relu_output")._output_quantizer_vars["range"])
+    quantizer.move_thresholds(top * np.array([0.2, 0.4, 2.0, 2.0, 3.0, 3.0, 3.0]), variables)
+    plan = make_plan(model)
+    assert len([op for op in plan.operators if op.output.name.startswith("a_input")]) == 7 + 6
+    assert verify(model, plan, write_file(plan), random_images(model, 4)).differing == 0
