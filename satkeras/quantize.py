@@ -1,7 +1,7 @@
 """`quantize_model` gives a float model quantizers, `strip` removes them."""
 
 import fnmatch
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import EllipsisType
 
 from satkeras._compat import (
@@ -31,6 +31,7 @@ from satkeras.models.graph import Graph, build_model, in_form_of, read_graph
 from satkeras.models.insertion import canonical, latent_weights, with_quantizers, without_quantizers
 from satkeras.models.layers import Kind, kind_of
 from satkeras.models.placement import first_layers, last_layers, place
+from satkeras.models.rewriting import core_model
 from satkeras.models.wrapper import QuantizeWrapper
 from satkeras.quantizers import InputQuantizer
 from satkeras.schemes import Scheme, Width, scheme_named
@@ -49,6 +50,8 @@ def quantize_model(
     input_range: tuple[float, float] = (0.0, 255.0),
     overrides: Mapping[str, Override] | None = None,
     calibration_data: InputData | None = None,
+    input_shape: tuple[int, ...] | None = None,
+    outputs: Sequence[str] | None = None,
 ) -> keras.Model:
     """A copy of a float Keras model that trains with quantized weights and activations.
 
@@ -78,6 +81,10 @@ def quantize_model(
         for `fit` (labels are ignored). DoReFa's activations have a fixed range that no data can set.
         Of use to a model that was never trained, too: its kernels keep the scale of their initializers, its clip
         values start at the size of its tensors, its batch norms with the statistics of the data.
+      input_shape: (h, w, channels), or the like, of every input of a model whose inputs leave sizes open: a file's have
+        none.
+      outputs: names of layers whose results the copy returns; the model's own outputs by default. What lies behind
+        them, such as the decoding of boxes, is left out.
 
     Returns:
       A tf_keras model; the layers with quantizers are tfmot `QuantizeWrapper`s named `quant_<layer>`, and each
@@ -92,8 +99,10 @@ def quantize_model(
     input_quantizer = _input_quantizer(input_range)
     require_quantizable(model, "quantize_model")
     float_model = strip(model) if is_quantized(model) else model
+    core = core_model(float_model, (input_quantizer.low, input_quantizer.high), input_shape, outputs)
+    require_supported(core)
+    was_float, float_model = float_model is model, core.model
     source = read_graph(float_model)
-    require_supported(source)
     calibration = None
     if calibration_data is not None:
         calibration = calibration_inputs(calibration_data, float_model, input_quantizer.low, input_quantizer.high)
@@ -104,16 +113,16 @@ def quantize_model(
     annotated = build_model(quantized, wrap=lambda layer: _annotate(layer, configs))
     for layer, copy in copies.items():
         copy.set_weights(layer.get_weights())
-    result = in_form_of(model, _fresh(tfmot.quantization.keras.quantize_apply(annotated, scheme=_AsAnnotated())))
-    if float_model is model and calibration is not None:
+    result = in_form_of(float_model if outputs else model, _fresh(tfmot.quantization.keras.quantize_apply(annotated, scheme=_AsAnnotated())))
+    if was_float and calibration is not None:
         equalize_channels(result)
     calibrate_weights(result)
-    if float_model is not model:
+    if not was_float:
         carry_over_quantizer_variables(model, result)
     elif calibration is not None:
         undo_weight_transforms(result)
     if calibration is not None:
-        set_ranges(result, calibration, model)
+        set_ranges(result, calibration, float_model if was_float else model)
     return result
 
 

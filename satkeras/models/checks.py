@@ -5,10 +5,11 @@ from collections.abc import Iterable
 import numpy as np
 
 from satkeras._compat import keras
-from satkeras.models.graph import Graph
+from satkeras.models.graph import read_graph
 from satkeras.models.insertion import has_quantizer
-from satkeras.models.layers import TABLE, Kind, kind_of, problem_of
+from satkeras.models.layers import Kind, kind_of
 from satkeras.models.placement import Placement
+from satkeras.models.rewriting import CoreModel
 from satkeras.quantizers.int8 import activation_levels_in_int8, weight_spread
 
 _TFMOT_QUANTIZATION = "tensorflow_model_optimization.python.core.quantization."
@@ -77,24 +78,27 @@ def require_quantizable(model, caller: str) -> None:
         )
 
 
-def require_supported(graph: Graph) -> None:
-    """Raises a ValueError that lists every layer without a rule, or says that there is nothing to quantize."""
-    problems = [
-        f"  {node.name} ({type(node.layer).__name__}): {problem}"
-        for node in graph.nodes
-        if (problem := problem_of(node))
-    ]
-    if problems:
-        known = ", ".join(sorted(cls.__name__ for cls in TABLE if cls is not keras.layers.InputLayer))
-        count = "1 layer" if len(problems) == 1 else f"{len(problems)} layers"
-        raise ValueError(
-            f"{count} of {graph.name!r} cannot be quantized:\n" + "\n".join(problems) + f"\nSupported: {known}"
-        )
+def require_supported(core: CoreModel) -> None:
+    """Raises a ValueError that lists every kind of layer that is refused, or says that there is nothing to quantize."""
+    refused = [finding for finding in core.findings if finding.problem]
+    if refused:
+        raise ValueError("\n".join(_refusal(core, refused)))
+    graph = read_graph(core.model)
     if not any(kind_of(node) is Kind.LINEAR for node in graph.nodes):
         raise ValueError(
             "quantize_model needs a model with a convolution or dense layer. Received: "
             f"{graph.name!r} with {_few(node.name for node in graph.nodes)}"
         )
+
+
+def _refusal(core: CoreModel, refused) -> list[str]:
+    kinds: dict[tuple[str, str], list[str]] = {}
+    for finding in refused:
+        kinds.setdefault((finding.layer, finding.problem), []).append(finding.name)
+    count = "1 layer" if len(refused) == 1 else f"{len(refused)} layers"
+    lines = [f"{count} of {core.graph.name!r} cannot be quantized:"]
+    lines += [f"  {_few(names)} ({layer}): {problem}" for (layer, problem), names in kinds.items()]
+    return lines
 
 
 def require_int8_grids(placement: Placement) -> None:
