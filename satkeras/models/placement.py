@@ -107,7 +107,8 @@ class _Walk:
     def weight_quantizer(self, node: Node) -> Quantizer:
         scheme = self.schemes[node.layer]
         calls = [call for call in self.graph.nodes if call.layer is node.layer]
-        followed = [kind_of(reader) is Kind.BATCH_NORM for call in calls for reader in self.graph.consumers(call)]
+        readers = [reader.layer for call in calls for reader in self.graph.consumers(call)]
+        followed = [isinstance(reader, keras.layers.BatchNormalization) for reader in readers]
         pattern = scheme.weights if followed and all(followed) else scheme.lone_weights
         return pattern.specialized(depthwise=isinstance(node.layer, keras.layers.DepthwiseConv2D))
 

@@ -174,10 +174,14 @@ class LeakyRelu(Table):
         if kernels == "xnnpack":
             below = (x * round(self.slope * 256) + 128) >> 8
         else:
-            mantissa, exponent = quantize_multiplier(self.slope)
+            mantissa, exponent = quantize_multiplier(self._multiplier(np.float64 if kernels == "tflm" else np.float32))
             below = fixed_point.high_product(x << np.maximum(exponent, 0), mantissa)
             below = fixed_point.divide_by_power(below, np.maximum(-exponent, 0))
         return np.clip(np.where(x >= 0, x, below) + self.inputs[0].zero_point, -128, 127)
+
+    def _multiplier(self, dtype: type) -> np.float64:
+        """Not quite the slope: a kernel multiplies it by one scale and divides it by the other."""
+        return np.float64(dtype(self.inputs[0].scale) * dtype(self.slope) / dtype(self.output.scale))
 
     def options(self):
         options = schema.LeakyReluOptionsT()
