@@ -20,6 +20,7 @@ from satkeras.calibration.ranges import (
     set_ranges,
     undo_weight_transforms,
 )
+from satkeras.models.canonical import canonical
 from satkeras.models.checks import (
     is_quantized,
     require_int8_grids,
@@ -28,7 +29,7 @@ from satkeras.models.checks import (
     require_supported,
 )
 from satkeras.models.graph import Graph, build_model, in_form_of, read_graph
-from satkeras.models.insertion import canonical, latent_weights, with_quantizers, without_quantizers
+from satkeras.models.insertion import latent_weights, with_quantizers, without_quantizers
 from satkeras.models.layers import Kind, kind_of
 from satkeras.models.placement import first_layers, last_layers, place
 from satkeras.models.rewriting import core_model

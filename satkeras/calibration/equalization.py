@@ -5,7 +5,6 @@ import numpy as np
 from satkeras._compat import keras, weight_variables
 from satkeras.models.graph import Graph, Node, read_graph
 from satkeras.models.insertion import has_quantizer
-from satkeras.models.layers import Kind, kind_of
 
 # By how much, of itself, the variance that a batch norm divides by may change in training, where its epsilon stays.
 TOLERANCE = 0.1
@@ -49,7 +48,7 @@ def _own_norm(node: Node, graph: Graph) -> keras.layers.BatchNormalization | Non
     if found is None or not found[1].ends_at_largest:
         return None
     readers = graph.consumers(node)  # what the model returns is read too: by the quantizer of that output
-    if len(readers) != 1 or kind_of(readers[0]) is not Kind.BATCH_NORM:
+    if len(readers) != 1 or not isinstance(readers[0].layer, keras.layers.BatchNormalization):
         return None
     norm = readers[0].layer
     called = [call.layer for call in graph.nodes]

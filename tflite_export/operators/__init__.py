@@ -14,7 +14,7 @@ from tflite_export.operators.movement import (
     Transpose,
 )
 from tflite_export.operators.pooling import AveragePool, MaxPool
-from tflite_export.operators.tables import HardSwish, Logistic, PRelu, Softmax, Tanh
+from tflite_export.operators.tables import HardSwish, LeakyRelu, Logistic, PRelu, Softmax, Tanh
 from tflite_export.operators.window import Window
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "DepthwiseConvolution",
     "FullyConnected",
     "HardSwish",
+    "LeakyRelu",
     "LinearOperator",
     "Logistic",
     "MaxPool",

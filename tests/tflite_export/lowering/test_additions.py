@@ -79,7 +79,9 @@ def test_only_what_add_cannot_read_is_rescaled(ratio, rescaled):
 
 
 def test_two_coarse_inputs_that_may_cancel_out_are_refused():
-    with pytest.raises(Problem, match=r"a step of x is 3000 times its own, and one of y 2999; ADD takes less than 2\^8"):
+    with pytest.raises(
+        Problem, match=r"a step of x is 3000 times its own, and one of y 2999; ADD takes less than 2\^8"
+    ):
         added(tensor("x", 3000), tensor("y", 2999), tensor("z", 1.0))
 
 
