@@ -30,9 +30,10 @@ from satkeras.models.checks import (
 )
 from satkeras.models.graph import Graph, build_model, in_form_of, read_graph
 from satkeras.models.insertion import latent_weights, with_quantizers, without_quantizers
+from satkeras.models.keras3 import as_tf_keras
 from satkeras.models.layers import Kind, kind_of
 from satkeras.models.placement import first_layers, last_layers, place
-from satkeras.models.rewriting import core_model
+from satkeras.models.rewriting import CoreModel, core_model
 from satkeras.models.wrapper import QuantizeWrapper
 from satkeras.quantizers import InputQuantizer
 from satkeras.schemes import Scheme, Width, scheme_named
@@ -63,7 +64,9 @@ def quantize_model(
     for the second.
 
     Args:
-      model: a built functional or Sequential tf_keras model, or a full-precision one that this function returned.
+      model: a built functional or Sequential model of tf_keras or of Keras 3, the path of a `.keras` or `.h5` file of
+        one, or a full-precision model that this function returned. It may hold other models, TensorFlow operators and
+        Lambdas of them, and preprocessing: see `check_model` for what becomes of them.
       scheme: a name in `satkeras.SCHEMES` ("sat", "dorefa", ...) or a `Scheme`.
       weight_bits: 2 to 8, or None for full precision; as the scheme says (4) by default. For "qn" 1 to 5, 8, and
         levels by name: "ternary" (its default), "3bit+-2", "3bit+-4".
@@ -98,9 +101,10 @@ def quantize_model(
     """
     base = scheme_named(scheme).with_bits(*_bits(scheme_named(scheme), weight_bits, activation_bits))
     input_quantizer = _input_quantizer(input_range)
+    model = as_tf_keras(model)
     require_quantizable(model, "quantize_model")
     float_model = strip(model) if is_quantized(model) else model
-    core = core_model(float_model, (input_quantizer.low, input_quantizer.high), input_shape, outputs)
+    core = core_model(float_model, input_shape, outputs)
     require_supported(core)
     was_float, float_model = float_model is model, core.model
     source = read_graph(float_model)
@@ -127,8 +131,30 @@ def quantize_model(
     return result
 
 
+def check_model(model, input_shape: tuple[int, ...] | None = None, outputs: Sequence[str] | None = None) -> CoreModel:
+    """What `quantize_model` makes of a model's layers: kept, rewritten in which others, or refused and why.
+
+    Args:
+      model: as for `quantize_model`; it is not changed.
+      input_shape: as for `quantize_model`.
+      outputs: as for `quantize_model`.
+
+    Returns:
+      Its `findings` have a row for each layer call; printed, they are a table.
+
+    Raises:
+      TypeError, ValueError: as `quantize_model` for what is no model that can be read layer by layer.
+    """
+    model = as_tf_keras(model)
+    require_quantizable(model, "check_model")
+    return core_model(strip(model) if is_quantized(model) else model, input_shape, outputs)
+
+
 def strip(model: keras.Model) -> keras.Model:
     """The float model inside a quantized one, with the latent weights as they are now.
+
+    It has the core layers that `quantize_model` made of the model's: a SeparableConv2D comes back as the two
+    convolutions that it is made of.
 
     Raises:
       TypeError: not a tf_keras model; ValueError: the model has no satkeras quantizers.

@@ -7,6 +7,7 @@ import numpy as np
 from satkeras._compat import keras
 from satkeras.models.graph import read_graph
 from satkeras.models.insertion import has_quantizer
+from satkeras.models.keras3 import is_keras3
 from satkeras.models.layers import Kind, kind_of
 from satkeras.models.placement import Placement
 from satkeras.models.rewriting import CoreModel
@@ -98,6 +99,11 @@ def _refusal(core: CoreModel, refused) -> list[str]:
     count = "1 layer" if len(refused) == 1 else f"{len(refused)} layers"
     lines = [f"{count} of {core.graph.name!r} cannot be quantized:"]
     lines += [f"  {_few(names)} ({layer}): {problem}" for (layer, problem), names in kinds.items()]
+    if core.cut:
+        lines.append(
+            f"What comes before can be: quantize_model(model, outputs={list(core.cut)}); compute the rest from the "
+            "file's outputs"
+        )
     return lines
 
 
@@ -123,12 +129,11 @@ def _require_tf_keras(model, caller: str) -> None:
     if isinstance(model, keras.Model):
         return
     needed = f"{caller} needs a tf_keras model (Keras 2), the kind that TensorFlow Model Optimization works on"
-    if any(cls.__module__.split(".")[0] == "keras" and cls.__name__ == "Model" for cls in type(model).__mro__):
+    if is_keras3(model):
         raise TypeError(
-            f"{needed}. Received: {model.name!r}, a model of Keras 3. Build the same layers with `import tf_keras as "
-            "keras` and copy the weights: new_model.set_weights(model.get_weights())"
+            f"{needed}. Received: {model.name!r}, a model of Keras 3. satkeras.quantize_model(model) makes one of it"
         )
-    advice = "; load it with tf_keras.models.load_model" if isinstance(model, str) else ""
+    advice = "; load it with satkeras.load_model" if isinstance(model, str) else ""
     raise TypeError(f"{needed}. Received: model={model!r}{advice}")
 
 

@@ -100,8 +100,3 @@ class SpaceToDepth(_Block):
         batch, height, width, channels = input_shape
         block = self.block_size
         return tf.TensorShape((batch, height and height // block, width and width // block, channels * block**2))
-
-
-@serializable
-class InputRescaling(keras.layers.Rescaling):
-    """Keras' Rescaling of a model's input: behind it the input is quantized, and the file takes it as it was before."""

@@ -19,6 +19,12 @@ ONLY_IN_TRAINING = (
     _layers.GaussianDropout,
     _layers.GaussianNoise,
     _layers.Identity,
+    _layers.RandomBrightness,
+    _layers.RandomContrast,
+    _layers.RandomFlip,
+    _layers.RandomRotation,
+    _layers.RandomTranslation,
+    _layers.RandomZoom,
     _layers.SpatialDropout1D,
     _layers.SpatialDropout2D,
 )

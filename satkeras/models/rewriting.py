@@ -6,10 +6,10 @@ import tensorflow as tf
 
 from satkeras._compat import call_of, keras
 from satkeras.models.graph import Graph, Node, in_form_of, read_graph
-from satkeras.models.layers import problem_of
+from satkeras.models.layers import Kind, kind_of, problem_of
 from satkeras.models.rewrites import Call, Refused, rewrite_of
-from satkeras.models.rewrites.affine import Pixels
 from satkeras.models.rewrites.call import CoreLayers
+from satkeras.models.unsupported import unknown_class
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,10 +44,31 @@ class CoreModel:
     model: keras.Model | None
     findings: tuple[Finding, ...]
 
+    def __str__(self) -> str:
+        rows = [(each.name, each.layer, each.problem or " + ".join(each.core) or "-") for each in self.findings]
+        wide = [max(len(row[i]) for row in rows) for i in (0, 1)] if rows else [0, 0]
+        return "\n".join(f"{name:{wide[0]}}  {layer:{wide[1]}}  {result}" for name, layer, result in rows)
+
+    @property
+    def cut(self) -> tuple[str, ...]:
+        """Names of the last calls before which nothing is refused, to end a model there; () if there are none."""
+        refused = {finding.name for finding in self.findings if finding.problem}
+        whole: set[Node] = set()
+        for node in self.graph.nodes:
+            if node.name not in refused and all(parent in whole for parent in node.inputs):
+                whole.add(node)
+        ends = (
+            node
+            for node in whole
+            if node.inputs and (node in self.graph.outputs or any(x not in whole for x in self.graph.consumers(node)))
+        )
+        linear = {node.name for node in _ancestors(self.graph, tuple(whole)).nodes if kind_of(node) is Kind.LINEAR}
+        names = {node.name for node in ends}
+        return tuple(node.name for node in self.graph.nodes if node.name in names) if linear else ()
+
 
 def core_model(
     model: keras.Model,
-    input_range: tuple[float, float] = (0.0, 255.0),
     input_shape: tuple[int, ...] | None = None,
     outputs: "list[str] | None" = None,
 ) -> CoreModel:
@@ -55,7 +76,6 @@ def core_model(
 
     Args:
       model: the user's.
-      input_range: the real values of the codes 0 and 255 of its inputs.
       input_shape: (h, w, channels) or the like for a model whose inputs leave sizes open.
       outputs: names of calls, to end there; the model's own outputs by default.
     """
@@ -63,7 +83,7 @@ def core_model(
     ends = graph.outputs if outputs is None else _named(graph, outputs)
     if outputs is not None:
         graph = _ancestors(graph, ends)
-    walk = _Walk(graph, input_range, input_shape)
+    walk = _Walk(graph, input_shape)
     findings = tuple(walk.visit(node) for node in graph.nodes if node.inputs)
     if any(finding.problem for finding in findings):
         return CoreModel(graph, None, findings)
@@ -118,9 +138,8 @@ def _is_size(node: Node) -> bool:
 class _Walk:
     """One walk over a graph: the symbolic tensor of the core model for each of its nodes."""
 
-    def __init__(self, graph: Graph, input_range, input_shape):
+    def __init__(self, graph: Graph, input_shape):
         self.graph = graph
-        self.input_range = input_range
         self.core = CoreLayers()
         self.rewritten = False
         self.values: dict[Node, object] = {}
@@ -130,8 +149,7 @@ class _Walk:
 
     def _input(self, node: Node, input_shape):
         shape = node.shape if input_shape is None else tuple(input_shape)
-        tensor = keras.Input(shape, dtype=node.layer.get_config()["dtype"], name=node.name)
-        return self.core.remember(self.core.pixels, tensor, Pixels(tensor))
+        return keras.Input(shape, dtype=node.layer.get_config()["dtype"], name=node.name)
 
     def visit(self, node: Node) -> Finding:
         """Rewrites a call, or notes why it cannot be."""
@@ -142,7 +160,9 @@ class _Walk:
         kind = f"tf.{node.layer.symbol}" if hasattr(node.layer, "symbol") else type(node.layer).__name__
         before = len(self.core.called)
         try:
-            result = self._result(node, Call(node, name, self.core, self.input_range))
+            if node.layer.dtype == "float64":
+                raise Refused("computes in float64; build it with dtype='float32'")
+            result = self._result(node, Call(node, name, self.core))
             problem = ""
         except Refused as refused:
             result, problem = None, str(refused)
@@ -161,7 +181,7 @@ class _Walk:
         rewrite = rewrite_of(node)
         if rewrite is None:
             inputs = [self.values[parent] for parent in node.inputs]
-            problem = problem_of(node)
+            problem = unknown_class(node.layer) or problem_of(node)
             if problem:
                 raise Refused(problem)
             return call.kept(inputs[0] if len(inputs) == 1 else inputs)

@@ -24,7 +24,6 @@ class CoreLayers:
       called: every call of a layer so far, with the tensors that it reads.
       images: by a sequence's id the image that it stands for.
       groups: by a tensor's id the groups of channels that it joins.
-      pixels: by a tensor's id the `Pixels` that it still is.
     """
 
     def __init__(self):
@@ -32,7 +31,6 @@ class CoreLayers:
         self.called: list[tuple[keras.layers.Layer, list]] = []
         self.images: dict[int, Any] = {}
         self.groups: dict[int, list] = {}
-        self.pixels: dict[int, Any] = {}
         self._made: dict[tuple, keras.layers.Layer] = {}
         self._names: set[str] = set()
         self._kept = []  # tensors whose id is a key here
@@ -62,13 +60,11 @@ class Call:
       node: the call in the user's model.
       name: of the user's layer, with the path to it.
       core: the core model's layers so far.
-      input_range: the real values of the codes 0 and 255 of the model's inputs.
     """
 
     node: Node
     name: str
     core: CoreLayers
-    input_range: tuple[float, float] = (0.0, 255.0)
 
     @property
     def layer(self):

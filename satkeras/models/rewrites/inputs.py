@@ -3,28 +3,11 @@
 import numpy as np
 
 from satkeras._compat import keras
-from satkeras.models.rewrites.affine import Pixels, affine
+from satkeras.models.layers import ONLY_IN_TRAINING
+from satkeras.models.rewrites.affine import affine
 from satkeras.models.rewrites.call import Call, Refused
 
 _layers = keras.layers
-TRAINING_ONLY = (
-    _layers.ActivityRegularization,
-    _layers.AlphaDropout,
-    _layers.Dropout,
-    _layers.GaussianDropout,
-    _layers.GaussianNoise,
-    _layers.Identity,
-    _layers.RandomBrightness,
-    _layers.RandomContrast,
-    _layers.RandomCrop,
-    _layers.RandomFlip,
-    _layers.RandomHeight,
-    _layers.RandomRotation,
-    _layers.RandomTranslation,
-    _layers.RandomWidth,
-    _layers.RandomZoom,
-    _layers.SpatialDropout2D,
-)
 
 
 def _rescaling(call: Call, x):
@@ -46,14 +29,7 @@ def _single(scale: np.ndarray, offset: np.ndarray):
 
 
 def _training_only(call: Call, x, *args, **kwargs):
-    if id(x) in call.core.images:
-        return call.sequence(call.kept(call.image(x)))
-    result = call.kept(x)
-    pixels = call.core.pixels.get(id(x))
-    if pixels is None:
-        return result
-    before = pixels.scale * pixels.before[0], pixels.scale * pixels.before[1] + pixels.offset
-    return call.core.remember(call.core.pixels, result, Pixels(result, before=before))
+    return call.sequence(call.kept(call.image(x))) if id(x) in call.core.images else call.kept(x)
 
 
 def _resized(call: Call, x, *args, **kwargs):
@@ -69,5 +45,5 @@ REWRITES = {
     _layers.Normalization: _normalization,
     _layers.Resizing: _resized,
     _layers.CenterCrop: _resized,
-    **dict.fromkeys(TRAINING_ONLY, _training_only),
+    **dict.fromkeys(set(ONLY_IN_TRAINING) - {_layers.SpatialDropout1D}, _training_only),
 }
