@@ -135,8 +135,8 @@ def _batch_norm_problem(node: Node) -> str | None:
     axes = [axis % _input_rank(node) for axis in _as_list(node.layer.axis)]
     if axes != [_input_rank(node) - 1]:
         return f"needs axis=-1, has axis={node.layer.axis}"
-    if _input_rank(node) not in (2, 4):
-        return f"needs inputs of rank 2 or 4, gets rank {_input_rank(node)}"
+    if _input_rank(node) not in (2, 3, 4):
+        return f"needs inputs of rank 2 to 4, gets rank {_input_rank(node)}"
     return None
 
 
