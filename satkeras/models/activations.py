@@ -28,13 +28,23 @@ class Tanh(keras.layers.Activation):
         super().__init__(activation, **kwargs)
 
 
-@keras.utils.register_keras_serializable(package="satkeras")
+@serializable
+class Elementwise(keras.layers.Activation):
+    """Keras' `Activation` of a function of every element that has no operator: the file looks its results up."""
+
+
+@serializable
+class GeneralReLU(keras.layers.ReLU):
+    """Keras' ReLU with a threshold, or a slope and a maximum."""
+
+
+@serializable
 def hard_sigmoid(x):
     """Keras 3's: `relu6(x + 3) / 6`. Keras 2's is another, `clip(0.2 x + 0.5, 0, 1)`."""
     return tf.nn.relu6(x + 3.0) / 6.0
 
 
-@keras.utils.register_keras_serializable(package="satkeras")
+@serializable
 def hard_swish(x):
     """`x relu6(x + 3) / 6`, as in MobileNetV3."""
     return x * hard_sigmoid(x)
@@ -84,7 +94,7 @@ def _ramp(slope: float) -> tuple[Step, ...]:
 
 _RELU, _RELU6 = (Step(_layers.ReLU),), (Step(functools.partial(_layers.ReLU, 6.0)),)
 _SIGMOID, _TANH, _SOFTMAX = (Step(Sigmoid, (0,), "gate"),), (Step(Tanh),), (Step(_layers.Softmax),)
-_LAYERS = (_layers.ReLU, _layers.LeakyReLU, _layers.Softmax)
+_LAYERS = (_layers.ReLU, _layers.LeakyReLU, _layers.ELU, _layers.Softmax)
 _FUNCTIONS: dict[object, tuple[Step, ...]] = {
     keras.activations.linear: (Step(functools.partial(_layers.Activation, "linear")),),
     keras.activations.relu: _RELU,
@@ -101,4 +111,20 @@ _FUNCTIONS: dict[object, tuple[Step, ...]] = {
     keras.activations.swish: _gated(*_SIGMOID),
     tf.nn.silu: _gated(*_SIGMOID),
     hard_swish: _gated(*_ramp(1 / 6)),
+} | {
+    function: (Step(functools.partial(Elementwise, function)),)
+    for function in (
+        keras.activations.elu,
+        keras.activations.exponential,
+        keras.activations.gelu,
+        keras.activations.mish,
+        keras.activations.selu,
+        keras.activations.softplus,
+        keras.activations.softsign,
+        tf.nn.elu,
+        tf.nn.gelu,
+        tf.nn.selu,
+        tf.nn.softplus,
+        tf.nn.softsign,
+    )
 }

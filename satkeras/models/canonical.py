@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable
 
 from satkeras._compat import keras
-from satkeras.models.activations import Sigmoid, Tanh, name_of, steps_of
+from satkeras.models.activations import Elementwise, GeneralReLU, Sigmoid, Tanh, name_of, steps_of
 from satkeras.models.graph import Graph, Node
 from satkeras.models.layers import TABLE
 from satkeras.models.slopes import GridLeakyReLU, GridPReLU
@@ -74,7 +74,7 @@ def canonical_parts(layer: Layer, inputs: int = 1) -> list[Part]:
         return [Part(_relu(layer), (0,))]
     if type(layer) in _ON_GRID:
         return [Part(_ON_GRID[type(layer)].from_config(config), (0,))]
-    if steps is None or activation is keras.activations.linear or isinstance(layer, (Sigmoid, Tanh)):
+    if steps is None or activation is keras.activations.linear or isinstance(layer, (Elementwise, Sigmoid, Tanh)):
         return [Part(type(layer).from_config(config), tuple(range(inputs)))]
     if type(layer) is _layers.Activation:
         return _activation_parts(steps, given, 0)
@@ -105,4 +105,5 @@ def _relu(layer: _layers.ReLU) -> Layer:
     """A ReLU with a slope alone is a LeakyReLU."""
     if layer.negative_slope and not layer.threshold and layer.max_value is None:
         return GridLeakyReLU(float(layer.negative_slope), name=layer.name, dtype=layer.dtype_policy)
-    return _layers.ReLU.from_config(layer.get_config())
+    kind = GeneralReLU if layer.negative_slope or layer.threshold else _layers.ReLU
+    return kind.from_config(layer.get_config())

@@ -5,7 +5,7 @@ import enum
 from collections.abc import Callable
 
 from satkeras._compat import keras
-from satkeras.models.activations import Sigmoid, Tanh, name_of, steps_of
+from satkeras.models.activations import Elementwise, GeneralReLU, Sigmoid, Tanh, name_of, steps_of
 from satkeras.models.core import DepthToSpace, Slice, SpaceToDepth
 from satkeras.models.graph import Node
 
@@ -119,6 +119,18 @@ def _convolution_problem(node: Node) -> str | None:
     return _channels_problem(node) or _activation_problem(node)
 
 
+def _transposed_problem(node: Node) -> str | None:
+    layer = node.layer
+    if layer.output_padding is not None or tuple(layer.dilation_rate) != (1, 1):
+        return "needs output_padding=None and dilation_rate=1: use UpSampling2D and a Conv2D"
+    if any(size < stride for size, stride in zip(layer.kernel_size, layer.strides, strict=True)):
+        return (
+            f"needs a kernel as large as its strides, has {tuple(layer.kernel_size)} and {tuple(layer.strides)}: use "
+            "UpSampling2D and a Conv2D"
+        )
+    return _channels_problem(node) or _activation_problem(node)
+
+
 def _dense_problem(node: Node) -> str | None:
     if _input_rank(node) != 2:
         return f"needs inputs of shape (batch, features), gets rank {_input_rank(node)}; put a Flatten before it"
@@ -129,19 +141,14 @@ def _batch_norm_problem(node: Node) -> str | None:
     axes = [axis % _input_rank(node) for axis in _as_list(node.layer.axis)]
     if axes != [_input_rank(node) - 1]:
         return f"needs axis=-1, has axis={node.layer.axis}"
-    if _input_rank(node) not in (2, 4):
-        return f"needs inputs of rank 2 or 4, gets rank {_input_rank(node)}"
+    if _input_rank(node) not in (2, 3, 4):
+        return f"needs inputs of rank 2 to 4, gets rank {_input_rank(node)}"
     return None
 
 
 def _relu_problem(node: Node) -> str | None:
     layer = node.layer
-    if layer.threshold or (layer.negative_slope and layer.max_value is not None):
-        return (
-            f"needs threshold=0, and no negative_slope beside a max_value; has threshold={float(layer.threshold):g}, "
-            f"negative_slope={float(layer.negative_slope):g}, max_value={layer.max_value}"
-        )
-    if layer.negative_slope:
+    if layer.negative_slope and not layer.threshold and layer.max_value is None:
         return _leaky_problem(float(layer.negative_slope))
     return None
 
@@ -191,6 +198,7 @@ TABLE: dict[type, Row] = {
     _layers.InputLayer: Row(Kind.INPUT),
     _layers.Conv2D: Row(Kind.LINEAR, _convolution_problem, signed=True),
     _layers.DepthwiseConv2D: Row(Kind.LINEAR, _convolution_problem, signed=True),
+    _layers.Conv2DTranspose: Row(Kind.LINEAR, _transposed_problem, signed=True),
     _layers.Dense: Row(Kind.LINEAR, _dense_problem, signed=True),
     _layers.BatchNormalization: Row(Kind.BATCH_NORM, _batch_norm_problem, signed=True),
     _layers.Rescaling: Row(Kind.BATCH_NORM, signed=True),
@@ -206,6 +214,10 @@ TABLE: dict[type, Row] = {
     _layers.GlobalAveragePooling2D: Row(Kind.ON_GRID, _channels_problem),
     _layers.LeakyReLU: Row(Kind.ON_GRID, _slope_problem),
     _layers.PReLU: Row(Kind.ON_GRID),
+    _layers.ELU: Row(Kind.COMPUTE, signed=True),
+    _layers.ThresholdedReLU: Row(Kind.COMPUTE, signed=False),
+    Elementwise: Row(Kind.COMPUTE, signed=True),
+    GeneralReLU: Row(Kind.COMPUTE, signed=True),
     _layers.Softmax: Row(Kind.FIXED, _softmax_problem, signed=False, grid=(1 / 256, -128)),
     Sigmoid: Row(Kind.FIXED, signed=False, grid=(1 / 256, -128)),
     Tanh: Row(Kind.FIXED, signed=True, grid=(1 / 128, 0)),

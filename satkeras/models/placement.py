@@ -110,7 +110,10 @@ class _Walk:
         readers = [reader.layer for call in calls for reader in self.graph.consumers(call)]
         followed = [isinstance(reader, keras.layers.BatchNormalization) for reader in readers]
         pattern = scheme.weights if followed and all(followed) else scheme.lone_weights
-        return pattern.specialized(depthwise=isinstance(node.layer, keras.layers.DepthwiseConv2D))
+        return pattern.specialized(
+            depthwise=isinstance(node.layer, keras.layers.DepthwiseConv2D),
+            transposed=isinstance(node.layer, keras.layers.Conv2DTranspose),
+        )
 
     def is_stored(self, node: Node) -> bool:
         kind = kind_of(node)

@@ -63,6 +63,16 @@ def _clipped(walk, pending: Pending, output: Tensor, kind: type[Maximum] | type[
     return walk.append(kind((result,), output, limit, layers=pending.layers, sources=sources))
 
 
+def close_transposed(walk, pending: Pending, output: Tensor, activation: Activation) -> Tensor:
+    """TRANSPOSE_CONV, and a MAXIMUM for a lower clip, which it cannot fuse."""
+    if activation == "none":
+        return walk.append(linear_operator(pending, pending.inputs[0], output, activation))
+    before = dataclasses.replace(pending, layers=()) if pending.relu else pending
+    unclipped = dataclasses.replace(output, name=walk.named(f"{output.name}/unclipped"), lowest=-128, layer=None)
+    result = walk.append(linear_operator(before, pending.inputs[0], unclipped, "none"))
+    return walk.append(Maximum((result,), output, output.lowest, layers=pending.layers, sources=pending.inputs))
+
+
 def close_add(
     walk, pending: Pending, output: Tensor, activation: Activation, kind: type[Add] | type[Subtract] = Add
 ) -> Tensor:

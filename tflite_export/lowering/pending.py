@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tflite_export.operators import Convolution, DepthwiseConvolution, FullyConnected, Window
+from tflite_export.operators import Convolution, DepthwiseConvolution, FullyConnected, TransposeConvolution, Window
 from tflite_export.plan import Tensor
 
 
@@ -28,7 +28,7 @@ class WeightedSum:
       window: where the kernel lies.
     """
 
-    kind: type[Convolution] | type[DepthwiseConvolution] | type[FullyConnected]
+    kind: type[Convolution] | type[DepthwiseConvolution] | type[FullyConnected] | type[TransposeConvolution]
     name: str
     weights: np.ndarray
     spread: int

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from satkeras._compat import keras
-from satkeras.models.activations import Sigmoid, Tanh
+from satkeras.models.activations import Elementwise, GeneralReLU, Sigmoid, Tanh
 from satkeras.models.canonical import canonical_parts
 from satkeras.models.core import DepthToSpace, Slice, SpaceToDepth
 from satkeras.models.fixed_grids import GridSigmoid, GridSoftmax, GridTanh
@@ -23,8 +23,8 @@ from satkeras.models.relus import AbsorbedReLU, MaskedReLU, RoundedBias
 from satkeras.models.slopes import GridLeakyReLU, GridPReLU
 from satkeras.quantizers.int8 import narrowed, weight_spread
 from satkeras.reports.integers import integer_weight
-from tflite_export.lowering import arithmetic, functions, joins, moves
-from tflite_export.lowering.closing import close_sum, identity, requantized
+from tflite_export.lowering import arithmetic, functions, joins, lookups, moves
+from tflite_export.lowering.closing import close_sum, close_transposed, identity, requantized
 from tflite_export.lowering.pending import Pending, Problem, WeightedSum
 from tflite_export.operators import (
     Convolution,
@@ -32,6 +32,7 @@ from tflite_export.operators import (
     FullyConnected,
     Maximum,
     Minimum,
+    TransposeConvolution,
     Window,
 )
 from tflite_export.plan import Tensor
@@ -54,11 +55,16 @@ def _linear_layer(walk, node: Node, layer) -> Pending:
         window = Window(tuple(layer.strides), layer.padding.upper(), tuple(layer.dilation_rate))
     if kind is DepthwiseConvolution:
         weights = weights[..., 0]
+    transposed = isinstance(layer, _layers.Conv2DTranspose)
+    if transposed:
+        kind, weights = TransposeConvolution, weights.swapaxes(2, 3)
     channels = weights.shape[-1]
     bias = layer.bias.numpy().astype(np.float64) if layer.use_bias else np.zeros(channels)
     step = np.broadcast_to(params.scale.astype(np.float64), channels)
     spread = weight_spread((params.qmin, params.qmax), params.zero_point)
     total = WeightedSum(kind, walk.kernel_named(layer.name), weights, spread, step, bias, window)
+    if transposed:
+        return Pending((x,), (node.name,), close_transposed, total, rescales=False)
     return Pending((x,), (node.name,), close_sum, total)
 
 
@@ -145,6 +151,7 @@ RULES: dict[type, Callable] = {
     _layers.InputLayer: lambda walk, node, layer: None,
     _layers.Conv2D: _linear_layer,
     _layers.DepthwiseConv2D: _linear_layer,
+    _layers.Conv2DTranspose: _linear_layer,
     _layers.Dense: _linear_layer,
     _layers.BatchNormalization: _batch_norm,
     _layers.Rescaling: _rescaling,
@@ -168,6 +175,10 @@ RULES: dict[type, Callable] = {
     GridSigmoid: functions.sigmoid,
     Tanh: functions.tanh,
     GridTanh: functions.tanh,
+    Elementwise: lookups.look_up,
+    GeneralReLU: lookups.look_up,
+    _layers.ELU: lookups.look_up,
+    _layers.ThresholdedReLU: lookups.look_up,
     _layers.MaxPooling2D: moves.pool,
     _layers.GlobalMaxPooling2D: moves.global_pool,
     _layers.UpSampling2D: moves.up_sample,

@@ -107,6 +107,8 @@ def _folded(layers: list[Node], channels: int):
         if weight is not None:
             latent, quantizer, variables = weight
             kernel = np.asarray(quantizer(latent, False, variables))
+            if isinstance(inner, keras.layers.Conv2DTranspose):
+                kernel = kernel.swapaxes(2, 3)
             bias = inner.bias.numpy().astype(np.float64) if inner.use_bias else 0.0
         elif isinstance(inner, keras.layers.Rescaling):
             bias, factor = bias * inner.scale + inner.offset, factor * inner.scale

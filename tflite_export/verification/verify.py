@@ -252,7 +252,7 @@ class _Training:
             if name == operator.layers[-1] and _rounds_evenly(layer):
                 value = with_rounded_bias(value, layer)
             elif name == operator.layers[-1] and hasattr(layer, "unrounded"):
-                value = layer.unrounded(value)
+                value = layer.unrounded(tf.convert_to_tensor(value))
             else:
                 value = layer(value, training=False) if layer._expects_training_arg else layer(value)
         return np.asarray(value, np.float64) / operator.output.step + operator.output.zero_point
