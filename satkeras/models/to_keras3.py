@@ -60,7 +60,7 @@ def _layer(node: Node, keras3):
         return lambda x, **_: _space_to_depth(ops, x, layer.block_size)
     cls = getattr(keras3.layers, float_class(layer).__name__, None)
     if isinstance(layer, keras.layers.Activation):
-        return keras3.layers.Activation(layer.activation.__name__, name=_name(node), dtype=layer.dtype_policy.name)
+        return keras3.layers.Activation(_activation(node), name=_name(node), dtype=layer.dtype_policy.name)
     if cls is None:
         raise ValueError(f"Keras 3 has no layer for {node.name!r} ({type(layer).__name__})")
     taken = arguments(cls, keras3.layers.Layer)
@@ -71,12 +71,22 @@ def _layer(node: Node, keras3):
     }
     config |= {"name": _name(node), "dtype": layer.dtype_policy.name}
     if hasattr(layer, "activation"):
-        config["activation"] = layer.activation.__name__
+        config["activation"] = _activation(node)
     if isinstance(layer, keras.layers.LeakyReLU):
         config["negative_slope"] = float(layer.alpha)
     if isinstance(layer, keras.layers.BatchNormalization):
         config["axis"] = list(layer.axis)[0]
     return cls(**config)
+
+
+def _activation(node: Node) -> str:
+    name = getattr(node.layer.activation, "__name__", "")
+    if type(node.layer.activation) is keras.layers.ReLU:
+        config = node.layer.activation.get_config()
+        name = {(0.0, None): "relu", (0.0, 6.0): "relu6"}.get((float(config["negative_slope"]), config["max_value"]), "")
+    if not name:
+        raise ValueError(f"Keras 3 has no name for the activation of {node.name!r}: make it a layer")
+    return name
 
 
 def _name(node: Node) -> str:
