@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 
@@ -95,7 +96,7 @@ def _ramp(slope: float) -> tuple[Step, ...]:
 _RELU, _RELU6 = (Step(_layers.ReLU),), (Step(functools.partial(_layers.ReLU, 6.0)),)
 _SIGMOID, _TANH, _SOFTMAX = (Step(Sigmoid, (0,), "gate"),), (Step(Tanh),), (Step(_layers.Softmax),)
 _LAYERS = (_layers.ReLU, _layers.LeakyReLU, _layers.ELU, _layers.Softmax)
-_FUNCTIONS: dict[object, tuple[Step, ...]] = {
+_FUNCTIONS: dict[Any, tuple[Step, ...]] = {
     keras.activations.linear: (Step(functools.partial(_layers.Activation, "linear")),),
     keras.activations.relu: _RELU,
     tf.nn.relu: _RELU,
@@ -111,8 +112,9 @@ _FUNCTIONS: dict[object, tuple[Step, ...]] = {
     keras.activations.swish: _gated(*_SIGMOID),
     tf.nn.silu: _gated(*_SIGMOID),
     hard_swish: _gated(*_ramp(1 / 6)),
-} | {
-    function: (Step(functools.partial(Elementwise, function)),)
+}
+_FUNCTIONS.update(
+    (function, (Step(functools.partial(Elementwise, function)),))
     for function in (
         keras.activations.elu,
         keras.activations.exponential,
@@ -127,4 +129,4 @@ _FUNCTIONS: dict[object, tuple[Step, ...]] = {
         tf.nn.softplus,
         tf.nn.softsign,
     )
-}
+)

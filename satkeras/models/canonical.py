@@ -48,9 +48,9 @@ def canonical(source: Graph) -> tuple[Graph, dict[Layer, Layer]]:
             results.append(Node(name, part.layer, inputs, node.shape, node.training))
             nodes.append(results[-1])
         new[node] = results[-1]
-    ends = (tuple(new[node] for node in ends) for ends in (source.inputs, source.outputs))
-    copies = {layer: fresh[0].layer for (layer, inputs), fresh in parts.items() if inputs}
-    return Graph(tuple(nodes), *ends, source.name), copies
+    inputs, outputs = (tuple(new[node] for node in ends) for ends in (source.inputs, source.outputs))
+    copies = {layer: fresh[0].layer for (layer, count), fresh in parts.items() if count}
+    return Graph(tuple(nodes), inputs, outputs, source.name), copies
 
 
 def canonical_parts(layer: Layer, inputs: int = 1) -> list[Part]:

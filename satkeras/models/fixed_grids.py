@@ -4,7 +4,7 @@ import tensorflow as tf
 
 from satkeras._compat import keras, serializable
 from satkeras.models.activations import Sigmoid, Tanh
-from satkeras.models.layers import row_of
+from satkeras.models.layers import fixed_grid
 
 
 class _OnFixedGrid:
@@ -22,7 +22,7 @@ class _OnFixedGrid:
         return super().call(inputs)  # type: ignore[misc]
 
     def _rounded(self, values):
-        step, zero_point = row_of(self).grid
+        step, zero_point = fixed_grid(self)
         levels = tf.round(tf.cast(values, tf.float32) / step)
         return tf.cast(step * tf.clip_by_value(levels, -128 - zero_point, 127 - zero_point), values.dtype)
 

@@ -68,6 +68,14 @@ def row_of(layer: keras.layers.Layer) -> Row | None:
     return next((TABLE[cls] for cls in classes if cls in TABLE), None)
 
 
+def fixed_grid(layer: keras.layers.Layer) -> tuple[float, int]:
+    """The size of a step of a FIXED layer's result, and the int8 value of 0.0."""
+    row = row_of(layer)
+    if row is None or row.grid is None:
+        raise ValueError(f"Layer {layer.name!r} has no grid of its own")
+    return row.grid
+
+
 def kind_of(node: Node) -> Kind | None:
     """The role of a node's layer, None for a class without a row."""
     row = row_of(node.layer)

@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 from satkeras._compat import TfmotQuantizeWrapper, output_variables
-from satkeras.models.layers import Kind, kind_of, row_of
+from satkeras.models.layers import Kind, fixed_grid, kind_of
 from satkeras.quantizers.int8 import activation_levels_in_int8, is_narrow_symmetric
 
 
@@ -22,7 +22,7 @@ def stored_grid(call):
     while kind_of(call) in (Kind.PASS, Kind.ON_GRID):
         call = call.parent_nodes[0]
     if kind_of(call) is Kind.FIXED:
-        step, zero_point = row_of(call.layer).grid
+        step, zero_point = fixed_grid(call.layer)
         return tf.constant(step, tf.float64), zero_point
     found = output_variables(call.layer) if isinstance(call.layer, TfmotQuantizeWrapper) else None
     if found is None:

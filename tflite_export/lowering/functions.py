@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from satkeras.models.graph import Node
-from satkeras.models.layers import row_of
+from satkeras.models.layers import fixed_grid
 from satkeras.quantizers.int8 import narrowed
 from tflite_export.lowering.grids import require_true_scale
 from tflite_export.lowering.pending import Problem
@@ -31,7 +31,7 @@ def tanh(walk, node: Node, layer) -> Tensor:
 def _on_fixed_grid(walk, node: Node, layer, kind: type[Softmax] | type[Logistic] | type[Tanh]) -> Tensor:
     x = walk.stored(node.inputs[0])
     require_true_scale(x, kind.builtin)
-    step, zero_point = row_of(layer).grid
+    step, zero_point = fixed_grid(layer)
     output = Tensor(walk.named(node.name), node.shape, np.float32(step), zero_point, step, layer=node.name)
     return walk.append(kind((x,), output, layers=(node.name,)))
 
