@@ -118,7 +118,10 @@ def quantize_model(
     annotated = build_model(quantized, wrap=lambda layer: _annotate(layer, configs))
     for layer, copy in copies.items():
         copy.set_weights(layer.get_weights())
-    result = in_form_of(float_model if outputs else model, _fresh(tfmot.quantization.keras.quantize_apply(annotated, scheme=_AsAnnotated())))
+    result = in_form_of(
+        float_model if outputs else model,
+        _fresh(tfmot.quantization.keras.quantize_apply(annotated, scheme=_AsAnnotated())),
+    )
     if was_float and calibration is not None:
         equalize_channels(result)
     calibrate_weights(result)

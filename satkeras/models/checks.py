@@ -85,6 +85,14 @@ def require_supported(core: CoreModel) -> None:
     if refused:
         raise ValueError("\n".join(_refusal(core, refused)))
     graph = read_graph(core.model)
+    for node in graph.inputs:
+        if None in node.shape:
+            sizes = ["h", "w", "d"] if len(node.shape) > 2 else ["n"]
+            closed = ", ".join(str(size or name) for size, name in zip(node.shape, [*sizes, *sizes], strict=False))
+            raise ValueError(
+                f"A file needs inputs of fixed size. Input {node.name!r} of {graph.name!r} has the shape "
+                f"{(None, *node.shape)}: quantize_model(model, input_shape=({closed}{',' * (len(node.shape) == 1)}))"
+            )
     if not any(kind_of(node) is Kind.LINEAR for node in graph.nodes):
         raise ValueError(
             "quantize_model needs a model with a convolution or dense layer. Received: "
@@ -147,12 +155,15 @@ def _quantized_by_tfmot(layers) -> list[str]:
 
 
 def _is_finite(variable) -> bool:
+    if not hasattr(variable, "numpy"):  # the vocabulary of a lookup layer
+        return True
     values = variable.numpy()
     return values.dtype.kind in "biu" or bool(np.isfinite(values.astype(np.float64)).all())
 
 
 def _few(names: Iterable[str]) -> str:
-    """Up to four names, and how many more there are."""
+    """Up to four names; of more than four the first three, and how many more there are."""
     names = list(names)
-    more = [f"{len(names) - 4} more"] if len(names) > 4 else []
-    return ", ".join([*(repr(name) for name in names[:4]), *more])
+    shown = names if len(names) <= 4 else names[:3]
+    more = [f"{len(names) - 3} more"] if len(names) > 4 else []
+    return ", ".join([*map(repr, shown), *more])

@@ -52,12 +52,26 @@ def from_keras3(model) -> keras.Model:
     conversion.prepare(graph)
     if conversion.problems:
         lines = [f"  {name!r} ({cls}): {problem}" for name, cls, problem in conversion.problems]
-        raise ValueError("\n".join([f"{len(lines)} layers of {model.name!r} are in Keras 3 alone:", *lines]))
-    result = conversion.model(model)
-    for source, layer in conversion.weights:
-        layer.set_weights(source.get_weights())
-    _require_same(model, result)
+        count = "1 layer" if len(lines) == 1 else f"{len(lines)} layers"
+        raise ValueError("\n".join([f"{count} of {model.name!r} cannot be built in tf_keras:", *lines]))
+    try:
+        result = conversion.model(model)
+        for source, layer in conversion.weights:
+            layer.set_weights(source.get_weights())
+        _require_same(model, result)
+    except Exception as error:  # either Keras' own, of a layer that is another class there
+        if isinstance(error, _Different):
+            raise
+        problem = " ".join(str(error).split())[:300]
+        raise ValueError(
+            f"{model.name!r} cannot be built in tf_keras: {problem}. Build it with `import tf_keras as keras`, and copy "
+            "the weights"
+        ) from error
     return result
+
+
+class _Different(ValueError):
+    """Two models that should compute the same do not."""
 
 
 def _require_same(model, result: keras.Model) -> None:
@@ -72,7 +86,7 @@ def _require_same(model, result: keras.Model) -> None:
     convert = sys.modules["keras"].ops.convert_to_numpy
     for one, other in zip(map(convert, expected), map(np.asarray, found), strict=True):
         if not np.abs(one - other).max() <= TOLERANCE * max(float(np.abs(one).max()), float(np.ptp(one)), 1e-30):
-            raise ValueError(
+            raise _Different(
                 f"{model.name!r} computes something else in tf_keras: up to {np.abs(one - other).max():.3g} away, of "
                 f"{np.abs(one).max():.3g}. Build it with `import tf_keras as keras`, and copy the weights"
             )
@@ -98,26 +112,27 @@ class _Conversion:
                         raise ValueError("no operator of TensorFlow's is known for it; use a layer")
                 elif type(operation).__name__ != "InputLayer":
                     self.layer(operation)
-            except (TypeError, ValueError) as error:
+            except Exception as error:  # what tf_keras raises of a config that it does not know
                 problem = " ".join(str(error).split())[:300]
+                problem += "" if "; use" in problem else "; use layers that both have"
                 self.problems.append((operation.name, type(operation).__name__, problem))
 
     def model(self, model) -> keras.Model:
         """A functional or Sequential model."""
         tree, graph = sys.modules["keras"].tree, getattr(model, "_functional", model)
-        inputs = [
-            keras.Input(x.shape[1:], dtype=x.dtype, name=x._keras_history.operation.name) for x in graph.inputs
-        ]
+        inputs = [keras.Input(x.shape[1:], dtype=x.dtype, name=x._keras_history.operation.name) for x in graph.inputs]
         outputs = graph._run_through_graph(inputs, operation_fn=self._callable)
         return keras.Model(tree.pack_sequence_as(graph._inputs_struct, inputs), outputs, name=model.name)
 
     def _callable(self, operation):
         if not hasattr(operation, "get_weights"):
             return lambda *args, **kwargs: OPERATIONS[type(operation).__name__](operation, *args, **kwargs)
-        layer = self.layer(operation)
+        layer, parameters = self.layer(operation), inspect.signature(operation.call).parameters
 
         def call(*args, **kwargs):
-            result = layer(*args, **{key: value for key, value in kwargs.items() if value is not None})
+            # A node holds defaults, too: `training=True` of augmentation layers is not the user's.
+            own = {key: value for key, value in kwargs.items() if not _is_default(parameters.get(key), value)}
+            result = layer(*args, **own)
             pair = (operation, layer)
             if pair not in self.weights and not hasattr(getattr(operation, "_functional", operation), "operations"):
                 self.weights.append(pair)
@@ -131,6 +146,10 @@ class _Conversion:
             nested = hasattr(getattr(source, "_functional", source), "_run_through_graph")
             self.layers[id(source)] = self.model(source) if nested else _layer(source)
         return self.layers[id(source)]
+
+
+def _is_default(parameter, value) -> bool:
+    return value is None or (parameter is not None and parameter.default is value)
 
 
 def _layer(source) -> keras.layers.Layer:

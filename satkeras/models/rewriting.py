@@ -193,9 +193,7 @@ class _Walk:
     def _problem(self, made) -> str:
         """What is wrong with the core layers of a call."""
         for layer, inputs in made:
-            parents = tuple(
-                Node(call_of(x).layer.name, call_of(x).layer, (), tuple(x.shape[1:])) for x in inputs
-            )
+            parents = tuple(Node(call_of(x).layer.name, call_of(x).layer, (), tuple(x.shape[1:])) for x in inputs)
             problem = problem_of(Node(layer.name, layer, parents, ()))
             if problem:
                 return problem

@@ -83,7 +83,9 @@ def _activation(node: Node) -> str:
     name = getattr(node.layer.activation, "__name__", "")
     if type(node.layer.activation) is keras.layers.ReLU:
         config = node.layer.activation.get_config()
-        name = {(0.0, None): "relu", (0.0, 6.0): "relu6"}.get((float(config["negative_slope"]), config["max_value"]), "")
+        name = {(0.0, None): "relu", (0.0, 6.0): "relu6"}.get(
+            (float(config["negative_slope"]), config["max_value"]), ""
+        )
     if not name:
         raise ValueError(f"Keras 3 has no name for the activation of {node.name!r}: make it a layer")
     return name

@@ -15,7 +15,7 @@ _BY_NAME = {
     ("3D",): "no int8 kernel has three dimensions; use 2-D layers, the third dimension among the channels or the batch",
     ("Embedding", "Lookup", "Hashing", "Vectorization", "Discretization", "Encoding", "HashedCrossing"): "it reads "
     "integers or text; look them up before the file, and give the model the numbers",
-    ("TimeDistributed",): "apply the layer inside to the whole tensor: Dense and the 1-D layers take sequences",
+    ("TimeDistributed",): "use the layer inside on the whole tensor: Dense and the 1-D layers take sequences",
     ("Dot", "Einsum"): "no int8 kernel multiplies two tensors' matrices exactly; run it behind the file",
 }
 _OWN = (

@@ -33,7 +33,7 @@ def rewrite_of(node: Node) -> Callable | None:
 
 
 def _unknown_operator(call: Call, *args, **kwargs):
-    raise Refused(f"no rule for the operator tf.{call.layer.symbol}")
+    raise Refused(f"no rule for the operator tf.{call.layer.symbol}; use a layer, or run it behind the file")
 
 
 def _unknown_lambda(call: Call, *args, **kwargs):

@@ -116,6 +116,8 @@ class Call:
         """A sequence (n, c) as an image (1, n, c); without an operator if it was one before."""
         if id(x) in self.core.images:
             return self.core.images[id(x)]
+        if len(x.shape) != 3:
+            raise Refused(f"needs sequences of shape (n, channels), gets {tuple(x.shape[1:])}; use its 2-D class")
         length, channels = self.fixed(x)
         return self.apply(_layers.Reshape, x, "image", target_shape=(1, length, channels))
 

@@ -67,7 +67,14 @@ def depthwise(call: Call, x, kernel, bias, *, part: str = "", **config):
     if read == 1 and multiplier > 1:  # of one channel, it is a convolution
         config = {name.replace("depthwise", "kernel"): value for name, value in config.items()}
         return call.apply(
-            _layers.Conv2D, x, part, [kernel, *bias], filters=multiplier, kernel_size=size, use_bias=bool(bias), **config
+            _layers.Conv2D,
+            x,
+            part,
+            [kernel, *bias],
+            filters=multiplier,
+            kernel_size=size,
+            use_bias=bool(bias),
+            **config,
         )
     if multiplier > 1:
         x = repeated_channels(call, x, multiplier)

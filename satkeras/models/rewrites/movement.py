@@ -106,7 +106,9 @@ def sliced(call: Call, x, items):
         raise Refused("needs slices that go forwards, or turn a whole axis as [::-1] does")
     result = x
     if (begin, end, strides) != ([0] * len(end), list(call.fixed(x)), [1] * len(end)):
-        result = call.apply(Slice, x, f"slice_{call.node.index}" if call.node.index else "", begin=begin, end=end, strides=strides)
+        result = call.apply(
+            Slice, x, f"slice_{call.node.index}" if call.node.index else "", begin=begin, end=end, strides=strides
+        )
     for axis in turned:
         result = _reversed(call, result, axis)
     return reshaped(call, result, tuple(shape))

@@ -52,9 +52,7 @@ def _depthwise(call: Call, x, kernel, bias, part: str = "", **config):
     stride = window["strides"][1]
     # TensorFlow's kernel wants the same stride in both directions; of one row it does not matter.
     window["strides"] = (stride, stride)
-    return depthwise(
-        call, image, kernel[None], bias, part=part, **window, **config, **depthwise_config(call.layer)
-    )
+    return depthwise(call, image, kernel[None], bias, part=part, **window, **config, **depthwise_config(call.layer))
 
 
 def _depthwise_conv1d(call: Call, x):
