@@ -64,8 +64,8 @@ def from_keras3(model) -> keras.Model:
             raise
         problem = " ".join(str(error).split())[:300]
         raise ValueError(
-            f"{model.name!r} cannot be built in tf_keras: {problem}. Build it with `import tf_keras as keras`, and copy "
-            "the weights"
+            f"{model.name!r} cannot be built in tf_keras: {problem}. Build it with `import tf_keras as keras`, and "
+            "copy the weights"
         ) from error
     return result
 
@@ -204,8 +204,8 @@ def _loaded(path: pathlib.Path):
     config, version = _described(path)
     if path.suffix != ".keras" and '"Lambda"' in config:
         raise ValueError(
-            f"{os.fspath(path)!r} holds a Lambda, code that loading would run. If you trust the file, load it yourself: "
-            f"quantize_model(tf_keras.models.load_model({os.fspath(path)!r}))"
+            f"{os.fspath(path)!r} holds a Lambda, code that loading would run. If you trust the file, load it "
+            f"yourself: quantize_model(tf_keras.models.load_model({os.fspath(path)!r}))"
         )
     if version.startswith("3"):
         import keras as keras3  # noqa: PLC0415 - only a file of Keras 3 needs it

@@ -105,7 +105,7 @@ MODELS = {
     ),
     "quantized": (
         lambda: quantize_model(small_model()),
-        r"'small', already quantized in 'quant_input.*', 1 more. satkeras.strip\(model\) gives the float model",
+        r"'small', already quantized in 'quant_input.*', 2 more. satkeras.strip\(model\) gives the float model",
     ),
     "weights only, quantized": (
         lambda: quantize_model(small_model(), activation_bits=None),

@@ -1,4 +1,4 @@
-"""TensorFlow's operators of values: sums, products, activations. Each row has the signature of its TensorFlow function."""
+"""TensorFlow's operators of values: sums, products, activations; each row with its function's signature."""
 
 import numpy as np
 

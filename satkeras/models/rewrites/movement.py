@@ -1,4 +1,4 @@
-"""TensorFlow's operators that move, select or reduce values. Each row has the signature of its TensorFlow function."""
+"""TensorFlow's operators that move, select or reduce values; each row with its function's signature."""
 
 import numpy as np
 
@@ -200,7 +200,8 @@ def _resize(call: Call, images, size, method="bilinear", *others, **options):
 def enlarged(call: Call, x, size, interpolation: str):
     """An image whose pixels are repeated, or interpolated, a whole number of times."""
     before = call.fixed(x)[:2]
-    if any(new % old for new, old in zip(size, before, strict=True)) or interpolation not in ("nearest", "bilinear"):
+    whole = not any(new % old for new, old in zip(size, before, strict=True))
+    if not whole or interpolation not in ("nearest", "bilinear"):
         raise Refused(
             f"resizes {before} to {tuple(size)} by {interpolation!r}; needs a whole multiple of the size, and 'nearest' "
             "or 'bilinear'"
