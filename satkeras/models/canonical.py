@@ -86,7 +86,7 @@ def canonical_parts(layer: Layer, inputs: int = 1) -> list[Part]:
 def _chain(kind: Callable[..., Layer], given: dict, inputs: int) -> list[Part]:
     """A sum or product of two after the other."""
     last = max(inputs - 2, 0)
-    names = [given["name"] if index == last else f"{given['name']}_{index + 1}" for index in range(last + 1)]
+    names = [given["name"] if index == last else f"{given['name']}_of_{index + 2}" for index in range(last + 1)]
     reads = [tuple(range(min(inputs, 2))), *((inputs + index, index + 2) for index in range(last))]
     return [Part(kind(**{**given, "name": name}), read) for name, read in zip(names, reads, strict=True)]
 
