@@ -19,8 +19,8 @@ _BY_NAME = {
     ("Dot", "Einsum"): "no int8 kernel multiplies two tensors' matrices exactly; run it behind the file",
 }
 _OWN = (
-    "{} is no class of Keras', so that nothing is known of what it computes; use layers of Keras', or run it behind the "
-    "file"
+    "{} is no class of Keras', so that nothing is known of what it computes; use layers of Keras', or run it behind "
+    "the file"
 )
 
 

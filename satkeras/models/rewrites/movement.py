@@ -203,8 +203,8 @@ def enlarged(call: Call, x, size, interpolation: str):
     whole = not any(new % old for new, old in zip(size, before, strict=True))
     if not whole or interpolation not in ("nearest", "bilinear"):
         raise Refused(
-            f"resizes {before} to {tuple(size)} by {interpolation!r}; needs a whole multiple of the size, and 'nearest' "
-            "or 'bilinear'"
+            f"resizes {before} to {tuple(size)} by {interpolation!r}; needs a whole multiple of the size, and "
+            "'nearest' or 'bilinear'"
         )
     factors = tuple(new // old for new, old in zip(size, before, strict=True))
     return x if factors == (1, 1) else call.apply(_layers.UpSampling2D, x, size=factors, interpolation=interpolation)

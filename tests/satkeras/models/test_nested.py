@@ -39,7 +39,7 @@ def test_names_and_training_arguments(nested):
 
 def test_quantized_stripped_and_stored(nested, images, train, tmp_path):
     x, _ = images
-    quantized = quantize_model(nested, weight_bits=8, activation_bits=8, calibration_data=x)
+    quantized = quantize_model(nested, weight_bits=8, activation_bits=8)
     assert "quant_middle/base/conv" in {layer.name for layer in quantized.layers}
     statistics = quantized.get_layer("middle/base/norm").moving_mean.numpy()
     train(quantized)
