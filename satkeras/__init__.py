@@ -20,7 +20,8 @@ callback of `satkeras.callbacks` within it.
 Every quantizer states its integer grid as a `QuantParams`; that is all that the exporter knows of it.
 """
 
-from satkeras.quantize import quantize_model, strip
+from satkeras.models.to_keras3 import to_keras3
+from satkeras.quantize import check_model, quantize_model, strip
 from satkeras.quantizers.quant_params import QuantParams
 from satkeras.reports.integers import IntegerWeight, integer_weights, save_integer_weights
 from satkeras.reports.summary import LayerSummary, Summary, summary
@@ -38,6 +39,7 @@ __all__ = [
     "Scheme",
     "Summary",
     "TensorBoardQuantization",
+    "check_model",
     "freeze",
     "integer_weights",
     "learned_variables",
@@ -49,6 +51,7 @@ __all__ = [
     "set_thresholds",
     "strip",
     "summary",
+    "to_keras3",
     "undecayed_variables",
 ]
 __version__ = "0.1.0"

@@ -4,6 +4,7 @@ TensorFlow 2.16 and later ship Keras 3 as `tf.keras`; tfmot works on Keras 2, wh
 in satkeras imports `keras` from here, so no environment variable is needed.
 """
 
+import dataclasses
 from typing import Any
 
 import tensorflow as tf
@@ -17,6 +18,7 @@ from tensorflow_model_optimization.python.core.quantization.keras.quantize_schem
 from tensorflow_model_optimization.python.core.quantization.keras.quantize_wrapper import (
     QuantizeWrapperV2 as TfmotQuantizeWrapper,
 )
+from tf_keras.src.engine.functional import Functional
 from tf_keras.src.mixed_precision import autocast_variable
 from tf_keras.src.utils import control_flow_util
 
@@ -25,13 +27,18 @@ __all__ = [
     "QuantizeRegistry",
     "QuantizeScheme",
     "TfmotQuantizeWrapper",
+    "LayerCall",
     "call_of",
     "first_call",
     "float32_variables",
     "in_xla",
+    "inner_inputs",
+    "is_functional",
+    "is_symbolic",
     "keras",
     "output_variables",
     "serializable",
+    "takes_training",
     "tfmot",
     "weight_variables",
 ]
@@ -39,19 +46,63 @@ __all__ = [
 serializable = keras.utils.register_keras_serializable(package="satkeras")
 
 
-def call_of(tensor):
+@dataclasses.dataclass(frozen=True)
+class LayerCall:
+    """One call of a layer in a functional model.
+
+    Attributes:
+      layer: the layer.
+      index: which of the layer's calls it is.
+      inputs: the symbolic tensors among its arguments, in order; none for an InputLayer.
+      args: its positional arguments, symbolic tensors and all else.
+      kwargs: its keyword arguments.
+      outputs: the symbolic tensors that it returns.
+    """
+
+    layer: Any
+    index: int
+    inputs: list
+    args: tuple
+    kwargs: dict
+    outputs: list
+
+
+def call_of(tensor) -> LayerCall:
     """The layer call that returned a symbolic tensor.
 
     Args:
       tensor: a KerasTensor of a functional model.
-
-    Returns:
-      `(layer, call_index, input_tensors, call_kwargs)`; `input_tensors` is empty for an InputLayer.
     """
     layer, index, _ = tensor._keras_history
     node = layer._inbound_nodes[index]
     inputs = [] if node.is_input else list(node.keras_inputs)
-    return layer, index, inputs, dict(node.call_kwargs)
+    return LayerCall(layer, index, inputs, tuple(node.call_args), dict(node.call_kwargs), tf.nest.flatten(node.outputs))
+
+
+def is_symbolic(value) -> bool:
+    """Whether a value is a KerasTensor."""
+    return keras.backend.is_keras_tensor(value) if tf.is_tensor(value) else False
+
+
+def inner_inputs(model, given) -> list:
+    """What the inputs of a nested functional model get, in the model's order.
+
+    Args:
+      model: the nested model.
+      given: the first argument of its call, in any structure that Keras takes.
+    """
+    return model._flatten_to_reference_inputs(given)
+
+
+def takes_training(layer) -> bool:
+    """Whether a layer's call has a `training` argument."""
+    return "training" in layer._call_spec.arg_names
+
+
+def is_functional(layer) -> bool:
+    """Whether a layer is a model of Keras calls that can be read one by one: its `call` is Keras' own, and built."""
+    own_call = type(layer).call in (Functional.call, keras.Sequential.call)
+    return isinstance(layer, keras.Model) and own_call and bool(getattr(layer, "inputs", None))
 
 
 def weight_variables(wrapper) -> Any:

@@ -1,7 +1,7 @@
 """`quantize_model` gives a float model quantizers, `strip` removes them."""
 
 import fnmatch
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import EllipsisType
 
 from satkeras._compat import (
@@ -20,6 +20,7 @@ from satkeras.calibration.ranges import (
     set_ranges,
     undo_weight_transforms,
 )
+from satkeras.models.canonical import canonical
 from satkeras.models.checks import (
     is_quantized,
     require_int8_grids,
@@ -28,9 +29,11 @@ from satkeras.models.checks import (
     require_supported,
 )
 from satkeras.models.graph import Graph, build_model, in_form_of, read_graph
-from satkeras.models.insertion import canonical, latent_weights, with_quantizers, without_quantizers
+from satkeras.models.insertion import latent_weights, with_quantizers, without_quantizers
+from satkeras.models.keras3 import as_tf_keras
 from satkeras.models.layers import Kind, kind_of
 from satkeras.models.placement import first_layers, last_layers, place
+from satkeras.models.rewriting import CoreModel, core_model
 from satkeras.models.wrapper import QuantizeWrapper
 from satkeras.quantizers import InputQuantizer
 from satkeras.schemes import Scheme, Width, scheme_named
@@ -49,6 +52,8 @@ def quantize_model(
     input_range: tuple[float, float] = (0.0, 255.0),
     overrides: Mapping[str, Override] | None = None,
     calibration_data: InputData | None = None,
+    input_shape: tuple[int, ...] | None = None,
+    outputs: Sequence[str] | None = None,
 ) -> keras.Model:
     """A copy of a float Keras model that trains with quantized weights and activations.
 
@@ -59,7 +64,9 @@ def quantize_model(
     for the second.
 
     Args:
-      model: a built functional or Sequential tf_keras model, or a full-precision one that this function returned.
+      model: a built functional or Sequential model of tf_keras or of Keras 3, the path of a `.keras` or `.h5` file of
+        one, or a full-precision model that this function returned. It may hold other models, TensorFlow operators and
+        Lambdas of them, and preprocessing: see `check_model` for what becomes of them.
       scheme: a name in `satkeras.SCHEMES` ("sat", "dorefa", ...) or a `Scheme`.
       weight_bits: 2 to 8, or None for full precision; as the scheme says (4) by default. For "qn" 1 to 5, 8, and
         levels by name: "ternary" (its default), "3bit+-2", "3bit+-4".
@@ -78,6 +85,10 @@ def quantize_model(
         for `fit` (labels are ignored). DoReFa's activations have a fixed range that no data can set.
         Of use to a model that was never trained, too: its kernels keep the scale of their initializers, its clip
         values start at the size of its tensors, its batch norms with the statistics of the data.
+      input_shape: (h, w, channels), or the like, of every input of a model whose inputs leave sizes open: a file's have
+        none.
+      outputs: names of layers whose results the copy returns; the model's own outputs by default. What lies behind
+        them, such as the decoding of boxes, is left out.
 
     Returns:
       A tf_keras model; the layers with quantizers are tfmot `QuantizeWrapper`s named `quant_<layer>`, and each
@@ -90,10 +101,13 @@ def quantize_model(
     """
     base = scheme_named(scheme).with_bits(*_bits(scheme_named(scheme), weight_bits, activation_bits))
     input_quantizer = _input_quantizer(input_range)
+    model = as_tf_keras(model)
     require_quantizable(model, "quantize_model")
     float_model = strip(model) if is_quantized(model) else model
+    core = core_model(float_model, input_shape, outputs)
+    require_supported(core)
+    was_float, float_model = float_model is model, core.model
     source = read_graph(float_model)
-    require_supported(source)
     calibration = None
     if calibration_data is not None:
         calibration = calibration_inputs(calibration_data, float_model, input_quantizer.low, input_quantizer.high)
@@ -104,21 +118,46 @@ def quantize_model(
     annotated = build_model(quantized, wrap=lambda layer: _annotate(layer, configs))
     for layer, copy in copies.items():
         copy.set_weights(layer.get_weights())
-    result = in_form_of(model, _fresh(tfmot.quantization.keras.quantize_apply(annotated, scheme=_AsAnnotated())))
-    if float_model is model and calibration is not None:
+    result = in_form_of(
+        float_model if outputs else model,
+        _fresh(tfmot.quantization.keras.quantize_apply(annotated, scheme=_AsAnnotated())),
+    )
+    if was_float and calibration is not None:
         equalize_channels(result)
     calibrate_weights(result)
-    if float_model is not model:
+    if not was_float:
         carry_over_quantizer_variables(model, result)
     elif calibration is not None:
         undo_weight_transforms(result)
     if calibration is not None:
-        set_ranges(result, calibration, model)
+        set_ranges(result, calibration, float_model if was_float else model)
     return result
+
+
+def check_model(model, input_shape: tuple[int, ...] | None = None, outputs: Sequence[str] | None = None) -> CoreModel:
+    """What `quantize_model` makes of a model's layers: kept, rewritten in which others, or refused and why.
+
+    Args:
+      model: as for `quantize_model`; it is not changed.
+      input_shape: as for `quantize_model`.
+      outputs: as for `quantize_model`.
+
+    Returns:
+      Its `findings` have a row for each layer call; printed, they are a table.
+
+    Raises:
+      TypeError, ValueError: as `quantize_model` for what is no model that can be read layer by layer.
+    """
+    model = as_tf_keras(model)
+    require_quantizable(model, "check_model")
+    return core_model(strip(model) if is_quantized(model) else model, input_shape, outputs)
 
 
 def strip(model: keras.Model) -> keras.Model:
     """The float model inside a quantized one, with the latent weights as they are now.
+
+    It has the core layers that `quantize_model` made of the model's: a SeparableConv2D comes back as the two
+    convolutions that it is made of.
 
     Raises:
       TypeError: not a tf_keras model; ValueError: the model has no satkeras quantizers.

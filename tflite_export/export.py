@@ -168,7 +168,8 @@ def _operator_summaries(
     builtins = {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
     compared = verification.tensors if verification is not None else (None,) * len(plan.operators)
     before = sum(graph.tensors[index].type != schema.TensorType.INT8 for index in graph.inputs)
-    planned = dict(enumerate(zip(plan.operators, compared, strict=True), start=before))
+    places = (before + place for place in plan.places)
+    planned = dict(zip(places, zip(plan.operators, compared, strict=True), strict=True))
     for place, operator in enumerate(graph.operators):
         code = model.operatorCodes[operator.opcodeIndex]
         stands_for, comparison = planned.get(place, (None, None))

@@ -88,6 +88,7 @@ class Operator(abc.ABC):
     builtin: ClassVar[str]  # its name in TFLite's schema
     version: ClassVar[int] = 2  # the lowest for int8
     runtime: ClassVar[str] = "1.14.0"  # the first TensorFlow whose runtime has that version
+    file_operators: ClassVar[int] = 1  # that it is in the file, the last of which writes its output
     runs_in_xnnpack: ClassVar[bool] = True  # in LiteRT's default interpreter; the others run in builtin kernels
 
     inputs: tuple[Tensor, ...]
@@ -157,6 +158,13 @@ class Plan:
     def tensors(self) -> tuple[Tensor, ...]:
         """The outputs of all operators, in order."""
         return tuple(operator.output for operator in self.operators)
+
+    @property
+    def places(self) -> tuple[int, ...]:
+        """For each operator, which of the file's operators writes its output, from 0 on."""
+        return tuple(
+            count - 1 for count in itertools.accumulate(operator.file_operators for operator in self.operators)
+        )
 
     @property
     def weight_bytes(self) -> int:

@@ -5,7 +5,6 @@ import numpy as np
 from satkeras._compat import keras, weight_variables
 from satkeras.models.graph import Graph, Node, read_graph
 from satkeras.models.insertion import has_quantizer
-from satkeras.models.layers import Kind, kind_of
 
 # By how much, of itself, the variance that a batch norm divides by may change in training, where its epsilon stays.
 TOLERANCE = 0.1
@@ -46,10 +45,11 @@ def equalize_channels(model: keras.Model) -> None:
 def _own_norm(node: Node, graph: Graph) -> keras.layers.BatchNormalization | None:
     """The batch norm that alone reads the output of a kernel to equalize, both called once; None if there is none."""
     found = weight_variables(node.layer) if has_quantizer(node.layer) else None
-    if found is None or not found[1].ends_at_largest:
+    transposed = found is not None and isinstance(node.layer.layer, keras.layers.Conv2DTranspose)
+    if found is None or transposed or not found[1].ends_at_largest:
         return None
     readers = graph.consumers(node)  # what the model returns is read too: by the quantizer of that output
-    if len(readers) != 1 or kind_of(readers[0]) is not Kind.BATCH_NORM:
+    if len(readers) != 1 or not isinstance(readers[0].layer, keras.layers.BatchNormalization):
         return None
     norm = readers[0].layer
     called = [call.layer for call in graph.nodes]

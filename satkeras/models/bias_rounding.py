@@ -80,7 +80,7 @@ def bias_error(call):
       float64 (channels,), in the result's units; None where no bias is added, or nothing is quantized.
     """
     norms = []
-    while isinstance(call.layer, keras.layers.BatchNormalization):
+    while isinstance(call.layer, (keras.layers.BatchNormalization, keras.layers.Rescaling)):
         norms.insert(0, call.layer)
         call = call.parent_nodes[0]
     found = _step_and_bias(call, identity=bool(norms))
@@ -88,13 +88,20 @@ def bias_error(call):
         return None
     step, bias = found
     for norm in norms:
-        factor = tf.math.rsqrt(_float64(norm.moving_variance) + norm.epsilon)
-        factor *= _float64(norm.gamma) if norm.scale else 1.0
-        bias = (bias - _float64(norm.moving_mean)) * factor + (_float64(norm.beta) if norm.center else 0.0)
-        step = step * factor
+        factor, offset = _affine(norm)
+        step, bias = step * factor, bias * factor + offset
     steps = bias / tf.abs(step)
     storable = (tf.abs(steps) <= LARGEST_BIAS) & (step != 0)
     return tf.where(storable, (tf.round(steps) - steps) * tf.abs(step), tf.zeros_like(steps))
+
+
+def _affine(norm):
+    """What a batch norm, or a Rescaling, multiplies by and adds, in float64."""
+    if isinstance(norm, keras.layers.Rescaling):
+        return tf.constant(norm.scale, tf.float64), tf.constant(norm.offset, tf.float64)
+    factor = tf.math.rsqrt(_float64(norm.moving_variance) + norm.epsilon)
+    factor *= _float64(norm.gamma) if norm.scale else 1.0
+    return factor, (_float64(norm.beta) if norm.center else 0.0) - _float64(norm.moving_mean) * factor
 
 
 def _step_and_bias(call, identity: bool):

@@ -5,10 +5,12 @@ from collections.abc import Iterable
 import numpy as np
 
 from satkeras._compat import keras
-from satkeras.models.graph import Graph
+from satkeras.models.graph import read_graph
 from satkeras.models.insertion import has_quantizer
-from satkeras.models.layers import TABLE, Kind, kind_of, problem_of
+from satkeras.models.keras3 import is_keras3
+from satkeras.models.layers import Kind, kind_of
 from satkeras.models.placement import Placement
+from satkeras.models.rewriting import CoreModel
 from satkeras.quantizers.int8 import activation_levels_in_int8, weight_spread
 
 _TFMOT_QUANTIZATION = "tensorflow_model_optimization.python.core.quantization."
@@ -77,24 +79,40 @@ def require_quantizable(model, caller: str) -> None:
         )
 
 
-def require_supported(graph: Graph) -> None:
-    """Raises a ValueError that lists every layer without a rule, or says that there is nothing to quantize."""
-    problems = [
-        f"  {node.name} ({type(node.layer).__name__}): {problem}"
-        for node in graph.nodes
-        if (problem := problem_of(node))
-    ]
-    if problems:
-        known = ", ".join(sorted(cls.__name__ for cls in TABLE if cls is not keras.layers.InputLayer))
-        count = "1 layer" if len(problems) == 1 else f"{len(problems)} layers"
-        raise ValueError(
-            f"{count} of {graph.name!r} cannot be quantized:\n" + "\n".join(problems) + f"\nSupported: {known}"
-        )
+def require_supported(core: CoreModel) -> None:
+    """Raises a ValueError that lists every kind of layer that is refused, or says that there is nothing to quantize."""
+    refused = [finding for finding in core.findings if finding.problem]
+    if refused:
+        raise ValueError("\n".join(_refusal(core, refused)))
+    graph = read_graph(core.model)
+    for node in graph.inputs:
+        if None in node.shape:
+            sizes = ["h", "w", "d"] if len(node.shape) > 2 else ["n"]
+            closed = ", ".join(str(size or name) for size, name in zip(node.shape, [*sizes, *sizes], strict=False))
+            raise ValueError(
+                f"A file needs inputs of fixed size. Input {node.name!r} of {graph.name!r} has the shape "
+                f"{(None, *node.shape)}: quantize_model(model, input_shape=({closed}{',' * (len(node.shape) == 1)}))"
+            )
     if not any(kind_of(node) is Kind.LINEAR for node in graph.nodes):
         raise ValueError(
             "quantize_model needs a model with a convolution or dense layer. Received: "
             f"{graph.name!r} with {_few(node.name for node in graph.nodes)}"
         )
+
+
+def _refusal(core: CoreModel, refused) -> list[str]:
+    kinds: dict[tuple[str, str], list[str]] = {}
+    for finding in refused:
+        kinds.setdefault((finding.layer, finding.problem), []).append(finding.name)
+    count = "1 layer" if len(refused) == 1 else f"{len(refused)} layers"
+    lines = [f"{count} of {core.graph.name!r} cannot be quantized:"]
+    lines += [f"  {_few(names)} ({layer}): {problem}" for (layer, problem), names in kinds.items()]
+    if core.cut:
+        lines.append(
+            f"What comes before can be: quantize_model(model, outputs={list(core.cut)}); compute the rest from the "
+            "file's outputs"
+        )
+    return lines
 
 
 def require_int8_grids(placement: Placement) -> None:
@@ -119,12 +137,11 @@ def _require_tf_keras(model, caller: str) -> None:
     if isinstance(model, keras.Model):
         return
     needed = f"{caller} needs a tf_keras model (Keras 2), the kind that TensorFlow Model Optimization works on"
-    if any(cls.__module__.split(".")[0] == "keras" and cls.__name__ == "Model" for cls in type(model).__mro__):
+    if is_keras3(model):
         raise TypeError(
-            f"{needed}. Received: {model.name!r}, a model of Keras 3. Build the same layers with `import tf_keras as "
-            "keras` and copy the weights: new_model.set_weights(model.get_weights())"
+            f"{needed}. Received: {model.name!r}, a model of Keras 3. satkeras.quantize_model(model) makes one of it"
         )
-    advice = "; load it with tf_keras.models.load_model" if isinstance(model, str) else ""
+    advice = "; load it with satkeras.load_model" if isinstance(model, str) else ""
     raise TypeError(f"{needed}. Received: model={model!r}{advice}")
 
 
@@ -138,12 +155,15 @@ def _quantized_by_tfmot(layers) -> list[str]:
 
 
 def _is_finite(variable) -> bool:
+    if not hasattr(variable, "numpy"):  # the vocabulary of a lookup layer
+        return True
     values = variable.numpy()
     return values.dtype.kind in "biu" or bool(np.isfinite(values.astype(np.float64)).all())
 
 
 def _few(names: Iterable[str]) -> str:
-    """Up to four names, and how many more there are."""
+    """Up to four names; of more than four the first three, and how many more there are."""
     names = list(names)
-    more = [f"{len(names) - 4} more"] if len(names) > 4 else []
-    return ", ".join([*(repr(name) for name in names[:4]), *more])
+    shown = names if len(names) <= 4 else names[:3]
+    more = [f"{len(names) - 3} more"] if len(names) > 4 else []
+    return ", ".join([*map(repr, shown), *more])

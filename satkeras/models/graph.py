@@ -1,12 +1,16 @@
 """A Keras model as a list of layer calls, and back."""
 
+import collections
 import dataclasses
 import functools
 import inspect
+from collections.abc import Mapping
+from typing import Any
 
 import tensorflow as tf
 
-from satkeras._compat import call_of, keras
+from satkeras._compat import LayerCall, call_of, inner_inputs, is_functional, is_symbolic, keras, takes_training
+from satkeras.models.lambdas import traced
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -19,7 +23,12 @@ class Node:
       inputs: the nodes whose tensors are its arguments; none for an InputLayer.
       shape: shape of the tensor without the batch axis.
       training: the `training=` argument of the call, None if there was none.
-      tensor: the symbolic tensor in the model that was read; None in a graph that was rewritten.
+      tensor: the symbolic tensor in the model that was read, which may be a nested one; None in a graph that was
+        rewritten.
+      args: the positional arguments of the call, with nodes in the place of tensors; as `kwargs` of use only to
+        rewrites, since a layer that is kept takes its inputs alone.
+      kwargs: its keyword arguments.
+      index: which of the call's results the tensor is.
     """
 
     name: str
@@ -28,6 +37,9 @@ class Node:
     shape: tuple[int | None, ...]
     training: bool | None = None
     tensor: object = None
+    args: tuple = ()
+    kwargs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    index: int = 0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -60,37 +72,85 @@ class Graph:
 
 
 def read_graph(model: keras.Model) -> Graph:
-    """The calls that lead from a functional or Sequential model's inputs to its outputs."""
-    nodes: dict[tuple[int, int], Node] = {}
+    """The calls that lead from a functional or Sequential model's inputs to its outputs.
 
-    def visit(tensors) -> None:
+    Functional and Sequential models inside it, at any depth, are read as their own calls: a layer `conv` inside `base`
+    is called `base/conv`. A Lambda is read as the TensorFlow operators that it calls, where Keras can follow it.
+    """
+    reader = _Reader()
+    inputs = [reader.append(tensor, call_of(tensor).layer.name) for tensor in model.inputs]
+    outputs = reader.read(model, inputs, "", None)
+    return Graph(tuple(reader.nodes), tuple(inputs), tuple(outputs), model.name)
+
+
+class _Reader:
+    """One walk over a model and those inside it."""
+
+    def __init__(self):
+        self.nodes: list[Node] = []
+        self._names: set[str] = set()
+        self._layer_names: dict[keras.layers.Layer, str] = {}
+        self._calls: collections.Counter[keras.layers.Layer] = collections.Counter()
+
+    def read(self, model: keras.Model, inputs: list[Node], path: str, training: bool | None) -> list[Node]:
+        """Appends the nodes of a model that is called on `inputs`, and returns those of its outputs."""
+        known = {_key(tensor): node for tensor, node in zip(model.inputs, inputs, strict=True)}
         # A stack instead of recursion: deep residual networks have more layers than Python has frames.
-        stack = list(reversed(tensors))
+        stack = list(reversed(model.outputs))
         while stack:
-            layer, index, inputs, kwargs = call_of(stack[-1])
-            unvisited = [tensor for tensor in inputs if _key(tensor) not in nodes]
-            if unvisited:
-                stack.extend(reversed(unvisited))
+            call = call_of(stack[-1])
+            unread = [tensor for tensor in call.inputs if _key(tensor) not in known]
+            if unread:
+                stack.extend(reversed(unread))
                 continue
             tensor = stack.pop()
-            key = _key(tensor)
-            if key not in nodes:
-                calls = sum(node.layer is layer for node in nodes.values())
-                name = layer.name if not calls else f"{layer.name}_{calls}"
-                parents = tuple(nodes[_key(tensor)] for tensor in inputs)
-                nodes[key] = Node(name, layer, parents, tuple(tensor.shape[1:]), kwargs.get("training"), tensor)
+            if _key(tensor) not in known:
+                known.update(self._read_call(call, tensor, known, path, training))
+        return [known[_key(tensor)] for tensor in model.outputs]
 
-    def nodes_of(tensors) -> tuple[Node, ...]:
-        return tuple(nodes[_key(tensor)] for tensor in tensors)
+    def _read_call(self, call: LayerCall, tensor, known, path: str, training: bool | None) -> dict[tuple, Node]:
+        """The nodes of a call's results, by key: all of a nested model's, of any other call that of `tensor` alone."""
+        args, kwargs = tf.nest.map_structure(
+            lambda value: known[_key(value)] if is_symbolic(value) else value, (call.args, call.kwargs)
+        )
+        own = kwargs.get("training")
+        training = training if own is None else own
+        name = path + call.layer.name
+        inner = _inner_model(call)
+        if inner is None:
+            inputs = tuple(known[_key(value)] for value in call.inputs)
+            training = training if takes_training(call.layer) else None
+            return {_key(tensor): self.append(tensor, name, inputs, args, kwargs, training)}
+        given = inner_inputs(inner, args[0] if args else kwargs["inputs"])
+        results = self.read(inner, given, f"{name}/", training)
+        return {_key(result): node for result, node in zip(call.outputs, results, strict=True)}
 
-    visit(model.inputs)
-    visit(model.outputs)
-    return Graph(tuple(nodes.values()), nodes_of(model.inputs), nodes_of(model.outputs), model.name)
+    def append(self, tensor, name: str, inputs=(), args=(), kwargs=None, training: bool | None = None) -> Node:
+        """A new node of a tensor; `name` is that of its layer's first call, if this is the first."""
+        layer, _, index = tensor._keras_history
+        name = self._layer_names.setdefault(layer, name)
+        number = self._calls[layer]
+        self._calls[layer] += 1
+        unique = f"{name}_{number}" if number else name
+        while unique in self._names:
+            number += 1
+            unique = f"{name}_{number}"
+        self._names.add(unique)
+        node = Node(unique, layer, inputs, tuple(tensor.shape[1:]), training, tensor, args, kwargs or {}, index)
+        self.nodes.append(node)
+        return node
 
 
-def _key(tensor) -> tuple[int, int]:
-    layer, index, *_ = call_of(tensor)
-    return id(layer), index
+def _inner_model(call: LayerCall) -> keras.Model | None:
+    """The model whose calls stand for one call: a nested model, or what a Lambda's function does."""
+    if is_functional(call.layer):
+        return call.layer
+    return traced(call.layer, call.args[0]) if isinstance(call.layer, keras.layers.Lambda) and call.args else None
+
+
+def _key(tensor) -> tuple[int, int, int]:
+    layer, index, result = tensor._keras_history
+    return id(layer), index, result
 
 
 def build_model(graph: Graph, wrap=lambda layer: layer) -> keras.Model:
@@ -126,7 +186,7 @@ def in_form_of(like: keras.Model, model: keras.Model) -> keras.Model:
     names = {layer.name for layer in model.layers}
 
     def named(x, name):
-        layer = call_of(x)[0]
+        layer = call_of(x).layer
         if name in names:
             return x
         return keras.layers.Activation("linear", name=name, dtype=layer.dtype_policy)(x)

@@ -6,37 +6,18 @@ import numpy as np
 import tensorflow as tf
 
 from satkeras._compat import keras, output_variables, weight_variables
+from satkeras.models.activations import Sigmoid, Tanh
+from satkeras.models.fixed_grids import GridSigmoid, GridSoftmax, GridTanh
 from satkeras.models.graph import Graph, Node
-from satkeras.models.layers import Kind, canonical_layers, float_class, kind_of
+from satkeras.models.layers import Kind, float_class, kind_of
 from satkeras.models.placement import Placement
 from satkeras.models.pooling import GridAveragePooling2D, GridGlobalAveragePooling2D
 from satkeras.models.quantize_configs import InjectedQuantizeConfig, OutputQuantizeConfig, WeightQuantizeConfig
-from satkeras.models.relus import AbsorbedReLU, MaskedReLU
+from satkeras.models.relus import AbsorbedReLU, MaskedReLU, RoundedBias
 from satkeras.models.wrapper import QuantizeWrapper
 from satkeras.quantizers import Quantizer, QuantizerVariable
 
 Layer: TypeAlias = keras.layers.Layer
-
-
-def canonical(source: Graph) -> tuple[Graph, dict[Layer, Layer]]:
-    """The graph in fresh, unbuilt layers, activations standing alone.
-
-    Returns:
-      The graph, and for each layer of `source` the fresh one for its weights.
-    """
-    fresh = {node.layer: canonical_layers(node.layer) for node in source.nodes}
-    new: dict[Node, Node] = {}
-    nodes: list[Node] = []
-    for node in source.nodes:
-        parents = tuple(new[parent] for parent in node.inputs)
-        for layer in fresh[node.layer]:
-            name = node.name + layer.name.removeprefix(node.layer.name)
-            new[node] = Node(name, layer, parents, node.shape, node.training)
-            nodes.append(new[node])
-            parents = (new[node],)
-    inputs, outputs = (tuple(new[node] for node in ends) for ends in (source.inputs, source.outputs))
-    copies = {node.layer: fresh[node.layer][0] for node in source.nodes if node.inputs}
-    return Graph(tuple(nodes), inputs, outputs, source.name), copies
 
 
 def with_quantizers(graph: Graph, placement: Placement) -> tuple[Graph, dict[Layer, InjectedQuantizeConfig]]:
@@ -44,7 +25,8 @@ def with_quantizers(graph: Graph, placement: Placement) -> tuple[Graph, dict[Lay
 
     The identity layers are called `<layer>_output`, or `<layer>_input` where a stream branches off. A learned
     clip replaces the ReLU before it, of a ReLU6's maximum, too (as in SAT's MobileNets): it becomes an
-    `AbsorbedReLU`, any other whose result is quantized a `MaskedReLU`. Average pools go to their input's grid.
+    `AbsorbedReLU`, any other whose result is quantized a `MaskedReLU`. A sum that is joined with other tensors first
+    gets a `RoundedBias`. Average pools go to their input's grid, other layers to the one that their operator fixes.
     """
     configs: dict[Layer, InjectedQuantizeConfig] = {
         layer: WeightQuantizeConfig(quantizer) for layer, quantizer in placement.weights.items()
@@ -64,7 +46,7 @@ def with_quantizers(graph: Graph, placement: Placement) -> tuple[Graph, dict[Lay
         configs[layer] = OutputQuantizeConfig(quantizer)
         return add(Node(name, layer, (source,), source.shape))
 
-    replaced = _relus(graph, placement, names) | _averages(graph, names)
+    replaced = _relus(graph, placement, names) | _on_grids(graph, names)
     for node in graph.nodes:
         parents = tuple(new[parent] for parent in node.inputs)
         if node in placement.branches:
@@ -77,6 +59,10 @@ def with_quantizers(graph: Graph, placement: Placement) -> tuple[Graph, dict[Lay
         new[node] = add(Node(node.name, layer, parents, node.shape, node.training))
         if stored is not None:
             new[node] = quantized(new[node], stored, f"{node.name}_output")
+        elif kind_of(node) in (Kind.LINEAR, Kind.BATCH_NORM) and _quantizer_behind(node, graph, placement):
+            name = _new_name(f"{node.name}_rounded", names)
+            rounded = RoundedBias(name=name, dtype=node.layer.dtype_policy)
+            new[node] = add(Node(name, rounded, (new[node],), node.shape))
     inputs = tuple(next(node for node in nodes if node.layer is old.layer) for old in graph.inputs)
     return Graph(tuple(nodes), inputs, tuple(new[node] for node in graph.outputs), graph.name), configs
 
@@ -85,29 +71,53 @@ def _relus(graph: Graph, placement: Placement, names: set[str]) -> dict[Node, La
     """What replaces a ReLU whose result is quantized, one layer for each call."""
     found: dict[Node, Layer] = {}
     for node in graph.nodes:
-        stored = placement.tensors.get(node)
-        if stored is not None and kind_of(node) is Kind.RELU:
+        if kind_of(node) is not Kind.RELU:
+            continue
+        stored = placement.tensors.get(node) or _quantizer_behind(node, graph, placement)
+        if stored is not None:
             name = _name_of_call(node, graph, names)
-            if stored.replaces_relu:
+            if stored.replaces_relu and stored.levels[0] >= stored.zero_point:
                 found[node] = AbsorbedReLU(name=name, dtype=node.layer.dtype_policy)
             else:
                 found[node] = MaskedReLU.from_config({**node.layer.get_config(), "name": name})
     return found
 
 
-def _averages(graph: Graph, names: set[str]) -> dict[Node, Layer]:
-    """What replaces an average pool, one layer for each call."""
-    on_grid = {
-        keras.layers.AveragePooling2D: GridAveragePooling2D,
-        keras.layers.GlobalAveragePooling2D: GridGlobalAveragePooling2D,
-    }
-    return {
-        node: on_grid[type(node.layer)].from_config(
-            {**node.layer.get_config(), "name": _name_of_call(node, graph, names)}
-        )
-        for node in graph.nodes
-        if kind_of(node) is Kind.AVERAGE
-    }
+def _quantizer_behind(node: Node, graph: Graph, placement: Placement) -> Quantizer | None:
+    """The quantizer that stores a result together with those that it is joined with; None if nothing joins it."""
+    joined = False
+    while node not in placement.tensors:
+        readers = graph.consumers(node)
+        if len(readers) != 1 or node in graph.outputs or kind_of(readers[0]) not in (Kind.RELU, Kind.JOIN):
+            return None
+        (node,) = readers
+        joined |= kind_of(node) is Kind.JOIN
+        if not joined:
+            return None
+    return placement.tensors[node]
+
+
+_ON_GRIDS = {
+    keras.layers.AveragePooling2D: GridAveragePooling2D,
+    keras.layers.GlobalAveragePooling2D: GridGlobalAveragePooling2D,
+    keras.layers.Softmax: GridSoftmax,
+    Sigmoid: GridSigmoid,
+    Tanh: GridTanh,
+}
+
+
+def _on_grids(graph: Graph, names: set[str]) -> dict[Node, Layer]:
+    """What replaces a layer that rounds its result, one layer for each call.
+
+    What the model returns from a layer with a grid of its own stays as precise as its loss wants it.
+    """
+    found: dict[Node, Layer] = {}
+    for node in graph.nodes:
+        rounds = kind_of(node) is Kind.ON_GRID or (kind_of(node) is Kind.FIXED and graph.consumers(node))
+        if rounds and type(node.layer) in _ON_GRIDS:
+            config = {**node.layer.get_config(), "name": _name_of_call(node, graph, names)}
+            found[node] = _ON_GRIDS[type(node.layer)].from_config(config)
+    return found
 
 
 def _name_of_call(node: Node, graph: Graph, names: set[str]) -> str:
@@ -132,7 +142,11 @@ def without_quantizers(graph: Graph) -> tuple[Graph, dict[Layer, Layer]]:
     """
     inner = {node.layer.layer.name for node in graph.nodes if has_quantizer(node.layer)}
     # An output's name, given back to it by an identity layer, belongs to the layer inside again.
-    dropped = {node.layer for node in graph.nodes if quantizes_tensor(node.layer) or node.layer.name in inner}
+    dropped = {
+        node.layer
+        for node in graph.nodes
+        if quantizes_tensor(node.layer) or isinstance(node.layer, RoundedBias) or node.layer.name in inner
+    }
     fresh = {node.layer: _unwrapped(node.layer) for node in graph.nodes if node.layer not in dropped}
     new: dict[Node, Node] = {}
     for node in graph.nodes:

@@ -1,9 +1,9 @@
 """The walk over the layer graph that decides which tensor gets which quantizer.
 
 Two rules, from the papers: the *input of a convolution or dense layer* gets the scheme's width, and every other tensor
-that is stored stays at 8 bits. An average pool stays on the 8-bit grid of its input. A tensor is
-stored unless its only consumer folds it (batch norm into the linear layer
-before it) or fuses it (ReLU).
+that is stored stays at 8 bits. Some layers stay on the 8-bit grid of their input, or have a fixed one. A tensor is
+stored unless its only consumer folds it (batch norm into the linear layer before it), fuses it (ReLU) or joins it with
+others, all of which are then stored on one grid.
 
 A stored tensor that several consumers want in different ways is a *stream*: it gets 8 bits, and each width that its
 convolutions ask for branches off it through a quantizer of its own. So does a quantizer that reads 8 bits.
@@ -15,15 +15,19 @@ from collections.abc import Mapping
 
 from satkeras._compat import keras
 from satkeras.models.graph import Graph, Node
-from satkeras.models.layers import Kind, kind_of
+from satkeras.models.layers import Kind, kind_of, row_of
 from satkeras.quantizers import InputQuantizer, Quantizer
 from satkeras.schemes import Scheme
 
+# Layers whose results have 8 bits without a quantizer.
+_ON_8_BITS = (Kind.ON_GRID, Kind.FIXED)
 # A consumer on the right leaves its producer's result unstored.
 _FOLDED_BY: dict[Kind | None, set[Kind]] = {
-    Kind.LINEAR: {Kind.BATCH_NORM, Kind.RELU},
-    Kind.BATCH_NORM: {Kind.BATCH_NORM, Kind.RELU},
-    Kind.ADD: {Kind.RELU},
+    Kind.LINEAR: {Kind.BATCH_NORM, Kind.RELU, Kind.JOIN},
+    Kind.BATCH_NORM: {Kind.BATCH_NORM, Kind.RELU, Kind.JOIN},
+    Kind.RELU: {Kind.JOIN},
+    Kind.COMPUTE: {Kind.RELU, Kind.JOIN},
+    Kind.JOIN: {Kind.RELU, Kind.JOIN},
 }
 
 
@@ -57,7 +61,7 @@ def place(graph: Graph, schemes: Mapping[keras.layers.Layer, Scheme], streams: S
     tensors: dict[Node, Quantizer] = {}
     branches: dict[Node, Quantizer] = {}
     for node in graph.nodes:
-        if kind_of(node) is Kind.AVERAGE:
+        if kind_of(node) in _ON_8_BITS:
             branches.update(walk.branches_off_8_bits(node))
         if walk.is_stored(node):
             stored, branched = walk.tensor_quantizers(node)
@@ -103,25 +107,29 @@ class _Walk:
     def weight_quantizer(self, node: Node) -> Quantizer:
         scheme = self.schemes[node.layer]
         calls = [call for call in self.graph.nodes if call.layer is node.layer]
-        followed = [kind_of(reader) is Kind.BATCH_NORM for call in calls for reader in self.graph.consumers(call)]
+        readers = [reader.layer for call in calls for reader in self.graph.consumers(call)]
+        followed = [isinstance(reader, keras.layers.BatchNormalization) for reader in readers]
         pattern = scheme.weights if followed and all(followed) else scheme.lone_weights
-        return pattern.specialized(depthwise=isinstance(node.layer, keras.layers.DepthwiseConv2D))
+        return pattern.specialized(
+            depthwise=isinstance(node.layer, keras.layers.DepthwiseConv2D),
+            transposed=isinstance(node.layer, keras.layers.Conv2DTranspose),
+        )
 
     def is_stored(self, node: Node) -> bool:
         kind = kind_of(node)
-        if kind in (Kind.PASS, Kind.AVERAGE, Kind.SOFTMAX):
+        if kind is Kind.PASS or kind in _ON_8_BITS:
             return False
         consumers = self.graph.consumers(node)
         folds = len(consumers) == 1 and kind_of(consumers[0]) in _FOLDED_BY.get(kind, ())
         return not folds or node in self.graph.outputs
 
     def is_signed(self, node: Node) -> bool:
-        kind = kind_of(node)
-        if kind is Kind.INPUT:
+        if kind_of(node) is Kind.INPUT:
             return self.codes.low < 0
-        if kind in (Kind.ADD, Kind.AVERAGE, Kind.PASS):
+        row = row_of(node.layer)
+        if row.signed is None:
             return any(self.is_signed(parent) for parent in node.inputs)
-        return kind in (Kind.LINEAR, Kind.BATCH_NORM)
+        return row.signed
 
     def tensor_quantizers(self, node: Node) -> tuple[Quantizer | None, dict[Node, Quantizer]]:
         """The quantizer of a stored tensor, if it has one, and those of the branches off it."""
@@ -131,7 +139,7 @@ class _Walk:
         return stored, {linear: own for linear, own in wanted.items() if not self._serves(stored, own, node)}
 
     def branches_off_8_bits(self, node: Node) -> dict[Node, Quantizer]:
-        """The quantizers of the branches off a pooled tensor, which stays on its input's 8 bits."""
+        """The quantizers of the branches off a tensor that has 8 bits without a quantizer."""
         wanted = {
             linear: self._input_quantizer(linear, self.is_signed(node)) for linear in self._linear_consumers(node)
         }

@@ -1,6 +1,7 @@
-"""What a ReLU becomes where a quantizer comes next: it need not do, or keep, what the quantizer does anyway.
+"""What stands between a sum and the quantizer that stores it, and rounds the sum's bias at inference, or if frozen.
 
-At inference, and if frozen, it rounds the bias of the sum before it, as the file holds it (see `bias_rounding.py`).
+A ReLU need not do, or keep, what the quantizer does anyway. The bias becomes the one that the file holds (see
+`bias_rounding.py`).
 """
 
 import tensorflow as tf
@@ -47,3 +48,15 @@ class MaskedReLU(keras.layers.ReLU):
             return super(MaskedReLU, self).call(x), gradient
 
         return forward(inputs)
+
+
+@serializable
+class RoundedBias(keras.layers.Activation):
+    """Passes on a sum that is joined with other tensors before they are quantized together."""
+
+    def __init__(self, activation="linear", **kwargs):
+        super().__init__(activation, **kwargs)
+
+    @tf.autograph.experimental.do_not_convert
+    def call(self, inputs, training=None):
+        return inputs if training and self.trainable else with_rounded_bias(inputs, self)

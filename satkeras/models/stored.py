@@ -3,8 +3,7 @@
 import tensorflow as tf
 
 from satkeras._compat import TfmotQuantizeWrapper, output_variables
-from satkeras.models.layers import Kind, kind_of
-from satkeras.quantizers import Quantizer
+from satkeras.models.layers import Kind, fixed_grid, kind_of
 from satkeras.quantizers.int8 import activation_levels_in_int8, is_narrow_symmetric
 
 
@@ -14,27 +13,23 @@ def stored_step(call):
     Args:
       call: a Keras node.
     """
-    found = _quantizer_of(call)
-    return None if found is None else _step(*found)
+    grid = stored_grid(call)
+    return None if grid is None else grid[0]
 
 
 def stored_grid(call):
     """The same with the int8 value that stands for 0.0: `(step, zero_point)` or None."""
-    found = _quantizer_of(call)
+    while kind_of(call) in (Kind.PASS, Kind.ON_GRID):
+        call = call.parent_nodes[0]
+    if kind_of(call) is Kind.FIXED:
+        step, zero_point = fixed_grid(call.layer)
+        return tf.constant(step, tf.float64), zero_point
+    found = output_variables(call.layer) if isinstance(call.layer, TfmotQuantizeWrapper) else None
     if found is None:
         return None
     quantizer, variables = found
+    step = tf.cast(quantizer.scale(variables), tf.float64)
     levels, zero_point = quantizer.levels, quantizer.zero_point
     if is_narrow_symmetric(levels, zero_point):  # stored around int8's zero
-        return _step(quantizer, variables), 0
-    return _step(quantizer, variables), activation_levels_in_int8(levels, zero_point).zero_point
-
-
-def _quantizer_of(call):
-    while kind_of(call) in (Kind.PASS, Kind.AVERAGE):
-        call = call.parent_nodes[0]
-    return output_variables(call.layer) if isinstance(call.layer, TfmotQuantizeWrapper) else None
-
-
-def _step(quantizer: Quantizer, variables):
-    return tf.cast(quantizer.scale(variables), tf.float64)
+        return step, 0
+    return step, activation_levels_in_int8(levels, zero_point).zero_point

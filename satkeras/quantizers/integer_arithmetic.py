@@ -27,6 +27,7 @@ class MaxWeightQuantizer(Quantizer):
     Args:
       num_bits: 2 to 8, or None (no quantization).
       depthwise: whether the kernel is a depthwise one, (h, w, channels, 1), whose channels are axis 2.
+      transposed: whether it is a transposed convolution's, (h, w, out, in).
 
     References:
       Jacob et al. 2018, section 3.
@@ -34,6 +35,7 @@ class MaxWeightQuantizer(Quantizer):
 
     num_bits: int | None = 8
     depthwise: bool = False
+    transposed: bool = False
 
     def __post_init__(self):
         check_num_bits(self)
@@ -46,7 +48,7 @@ class MaxWeightQuantizer(Quantizer):
     def channel_axis(self, rank):
         if rank < 4:
             return None
-        return 2 if self.depthwise else 3
+        return 2 if self.depthwise or self.transposed else 3
 
     def scale(self, variables, latent=None):
         rank = len(latent.shape)
@@ -60,7 +62,7 @@ class MaxWeightQuantizer(Quantizer):
         if self.num_bits is None:
             return latent
         scale = self.scale(weights, latent)
-        if self.depthwise:
+        if self.depthwise or self.transposed:
             scale = scale[:, None]
         return round_ste(latent / scale) * scale
 

@@ -34,6 +34,7 @@ class SATWeightQuantizer(DoReFaWeightQuantizer):
       grid: as in DoReFaWeightQuantizer.
       rescale: "constant" or "stddev".
       depthwise: whether the kernel is a depthwise one, (h, w, channels, multiplier): every element counts into n_out.
+      transposed: whether it is a transposed convolution's, (h, w, out, in).
 
     References:
       SAT, section 3 (constant rescaling, Efficient Training Rule II). `stddev`: the authors' code, `rescale_type`.
@@ -41,6 +42,7 @@ class SATWeightQuantizer(DoReFaWeightQuantizer):
 
     rescale: str = "constant"
     depthwise: bool = False
+    transposed: bool = False
 
     def __post_init__(self):
         super().__post_init__()
@@ -52,7 +54,8 @@ class SATWeightQuantizer(DoReFaWeightQuantizer):
             target = unbiased_stddev(latent)
         else:
             # Keras' kernels are (h, w, in, out) and (in, out).
-            fan_out = latent.shape.num_elements() / (1 if self.depthwise else latent.shape[-2])
+            inputs = latent.shape[-1 if self.transposed else -2]
+            fan_out = latent.shape.num_elements() / (1 if self.depthwise else inputs)
             target = tf.constant(fan_out**-0.5, tf.float32)
         return rescale_factor(quantized, target)
 

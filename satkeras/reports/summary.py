@@ -179,7 +179,7 @@ def _row(node: Node, is_first: bool) -> LayerSummary:
 def _stored_input(node: Node) -> keras.layers.Layer | None:
     """The layer that quantizes what a node reads, None if it reads a float tensor."""
     (source,) = node.inputs
-    while kind_of(source) in (Kind.PASS, Kind.AVERAGE):
+    while kind_of(source) in (Kind.PASS, Kind.ON_GRID):
         (source,) = source.inputs
     return source.layer if quantizes_tensor(source.layer) else None
 

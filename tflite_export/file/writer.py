@@ -66,6 +66,14 @@ class FileWriter:
         content = _packed_bytes(constant)
         return self._add_tensor(constant.name, constant.values.shape, kind, content, grid)
 
+    def whole_numbers(self, name: str, shape: tuple[int, ...]) -> int:
+        """The index of an int32 tensor inside one operator of the plan that is several in the file."""
+        return self._add_tensor(new_name(name, self._known_names), (1, *shape), schema.TensorType.INT32)
+
+    def part(self, builtin: str, version: int, inputs: list[int], output: int, options) -> None:
+        """Adds one of the operators that together are one of the plan, each older than every runtime that is named."""
+        self._add_operator((builtin, version, "1.5.0"), inputs, output, options)
+
     def operator(self, operator: Operator, inputs: list[int], output: int) -> None:
         """Adds an operator that reads and writes tensors of these indices."""
         self._add_operator((operator.builtin, operator.version, operator.runtime), inputs, output, operator.options())

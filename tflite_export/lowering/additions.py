@@ -1,4 +1,4 @@
-"""ADD: the grids that it can read, and the output scale on which all families of kernels agree."""
+"""ADD and SUB: the grids that they can read, and the output scale on which all families of kernels agree."""
 
 import dataclasses
 import math
@@ -7,7 +7,7 @@ import numpy as np
 
 from tflite_export.lowering.grids import require_true_scale
 from tflite_export.lowering.pending import Pending, Problem
-from tflite_export.operators import Add
+from tflite_export.operators import Add, Subtract
 from tflite_export.operators.elementwise import LARGEST_NUDGE
 from tflite_export.plan import Activation, Tensor
 
@@ -59,9 +59,11 @@ def _reach(x: Tensor) -> int:
     return max(abs(x.lowest - x.zero_point), abs(x.highest - x.zero_point))
 
 
-def add_operator(pending: Pending, output: Tensor, activation: Activation) -> Add:
-    """ADD; its output's scale moves by up to 4e-5 until all families of kernels agree on every pair of inputs."""
-    planned = Add(pending.inputs, output, layers=pending.layers, activation=activation)
+def add_operator(
+    pending: Pending, output: Tensor, activation: Activation, kind: type[Add] | type[Subtract] = Add
+) -> Add | Subtract:
+    """ADD or SUB; its output's scale moves by up to 4e-5 until all families of kernels agree on all pairs of inputs."""
+    planned = kind(pending.inputs, output, layers=pending.layers, activation=activation)
     pairs = np.meshgrid(*(x.codes.astype(np.float32) for x in pending.inputs))
     for nudge in sorted(range(-ADD_NUDGES, ADD_NUDGES + 1), key=abs):
         scale = np.float32(float(output.scale) * (1 + nudge / ADD_NUDGES * LARGEST_NUDGE))

@@ -1,13 +1,23 @@
 """How a pending result becomes operators, once the grid it is stored on is known."""
 
 import dataclasses
+import math
 
 import numpy as np
 
 from tflite_export.lowering.additions import add_operator, copy_for_add
 from tflite_export.lowering.pending import Pending, WeightedSum
 from tflite_export.lowering.requantize import linear_operator, multiply_operator
-from tflite_export.operators import Convolution, DepthwiseConvolution, FullyConnected, Reshape
+from tflite_export.operators import (
+    Add,
+    Convolution,
+    DepthwiseConvolution,
+    FullyConnected,
+    Maximum,
+    Minimum,
+    Reshape,
+    Subtract,
+)
 from tflite_export.plan import Activation, Tensor
 
 
@@ -24,8 +34,49 @@ def identity(x: Tensor) -> Pending:
     return Pending((x,), (), close_sum, total)
 
 
-def close_add(walk, pending: Pending, output: Tensor, activation: Activation) -> Tensor:
-    """ADD, after a MUL for an input on a grid that it cannot read."""
+def close_on(walk, pending: Pending, output: Tensor) -> Tensor:
+    """Emits the operators of a pending result onto a grid: fused clamps, or a MINIMUM and a MAXIMUM, clip it."""
+    if pending.relu and output.lowest < output.zero_point:
+        output = dataclasses.replace(output, lowest=output.zero_point)
+    ceiling = output.zero_point + pending.ceiling / output.step
+    if ceiling < output.highest - 1e-6:
+        return _clipped(walk, pending, output, Minimum, math.floor(ceiling + 0.5))
+    if output.lowest == -128:
+        return pending.close(walk, pending, output, "none")
+    if output.lowest == output.zero_point:
+        return pending.close(walk, pending, output, "relu")
+    # A signed grid below 8 bits: int8's saturation is the upper clip.
+    return _clipped(walk, pending, output, Maximum, output.lowest)
+
+
+def _clipped(walk, pending: Pending, output: Tensor, kind: type[Maximum] | type[Minimum], limit: int) -> Tensor:
+    """The result without one of its clips, and an operator for that one."""
+    unclipped = dataclasses.replace(output, name=walk.named(f"{output.name}/unclipped"), layer=None)
+    if kind is Maximum:
+        unclipped = dataclasses.replace(unclipped, lowest=-128)
+        result = pending.close(walk, pending, unclipped, "none")
+    else:  # a layer's own clip: what comes before it completes no layer
+        result = close_on(walk, dataclasses.replace(pending, layers=(), ceiling=np.inf), unclipped)
+        output = dataclasses.replace(output, highest=limit)
+    writer = walk.operators[-1]
+    sources = (writer.sources or writer.inputs) if pending.total is None else pending.inputs
+    return walk.append(kind((result,), output, limit, layers=pending.layers, sources=sources))
+
+
+def close_transposed(walk, pending: Pending, output: Tensor, activation: Activation) -> Tensor:
+    """TRANSPOSE_CONV, and a MAXIMUM for a lower clip, which it cannot fuse."""
+    if activation == "none":
+        return walk.append(linear_operator(pending, pending.inputs[0], output, activation))
+    before = dataclasses.replace(pending, layers=()) if pending.relu else pending
+    unclipped = dataclasses.replace(output, name=walk.named(f"{output.name}/unclipped"), lowest=-128, layer=None)
+    result = walk.append(linear_operator(before, pending.inputs[0], unclipped, "none"))
+    return walk.append(Maximum((result,), output, output.lowest, layers=pending.layers, sources=pending.inputs))
+
+
+def close_add(
+    walk, pending: Pending, output: Tensor, activation: Activation, kind: type[Add] | type[Subtract] = Add
+) -> Tensor:
+    """ADD or SUB, after a MUL for an input on a grid that it cannot read."""
     sources = pending.inputs
     inputs = []
     for x, other in zip(sources, reversed(sources), strict=True):
@@ -34,7 +85,7 @@ def close_add(walk, pending: Pending, output: Tensor, activation: Activation) ->
             copy = dataclasses.replace(copy, name=walk.named(copy.name))
             walk.append(multiply_operator(requantized(x), copy, "none"))
         inputs.append(copy)
-    operator = add_operator(dataclasses.replace(pending, inputs=tuple(inputs)), output, activation)
+    operator = add_operator(dataclasses.replace(pending, inputs=tuple(inputs)), output, activation, kind)
     return walk.append(dataclasses.replace(operator, sources=sources))
 
 
@@ -53,9 +104,10 @@ def close_sum(walk, pending: Pending, output: Tensor, activation: Activation) ->
         pending = dataclasses.replace(pending, total=total)
     if total.kind is FullyConnected or len(x.shape) == 3:
         return walk.append(linear_operator(pending, x, output, activation))
-    image = dataclasses.replace(x, name=walk.named(f"{output.name}/image"), shape=(1, 1, *x.shape), layer=None)
+    ones = (1,) * (3 - len(x.shape))
+    image = dataclasses.replace(x, name=walk.named(f"{output.name}/image"), shape=(*ones, *x.shape), layer=None)
     pixel = dataclasses.replace(
-        output, name=walk.named(f"{output.name}/pixel"), shape=(1, 1, *output.shape), layer=None
+        output, name=walk.named(f"{output.name}/pixel"), shape=(*ones, *output.shape), layer=None
     )
     walk.append(Reshape((x,), image))
     operator = linear_operator(pending, image, pixel, activation)

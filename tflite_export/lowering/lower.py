@@ -15,13 +15,13 @@ from satkeras.quantizers import Quantizer
 from satkeras.quantizers.int8 import is_narrow_symmetric
 from satkeras.quantizers.quant_params import QuantParams
 from tflite_export.errors import ExportError
-from tflite_export.lowering.closing import requantized
+from tflite_export.lowering.closing import close_on, requantized
 from tflite_export.lowering.grids import activation_params, in_units_of_its_clip, require_true_scale, stored_tensor
 from tflite_export.lowering.padding import explicit_padding, fold_padding
 from tflite_export.lowering.pending import Pending, Problem
 from tflite_export.lowering.rules import RULES
 from tflite_export.lowering.staircases import partial_sum, threshold_operators
-from tflite_export.operators import Add, Maximum, Reshape
+from tflite_export.operators import Add, Reshape
 from tflite_export.plan import Operator, Plan, Tensor, new_name
 
 _NO_QUANTIZER = "no quantizer: quantize_model with activation_bits, not None"
@@ -118,9 +118,9 @@ class Lowering:
 
     def _is_meant_to_be_stored(self, node: Node) -> bool:
         """Whether a quantizer comes before any layer that needs one; holds where the value itself is not known."""
-        while kind_of(node) in (Kind.PASS, Kind.AVERAGE, Kind.RELU):
+        while kind_of(node) in (Kind.PASS, Kind.ON_GRID, Kind.RELU):
             (node,) = node.inputs
-        return quantizes_tensor(node.layer) or kind_of(node) in (Kind.SOFTMAX, Kind.INPUT)
+        return quantizes_tensor(node.layer) or kind_of(node) in (Kind.FIXED, Kind.INPUT)
 
     def _input_tensor(self, node: Node) -> Tensor:
         """The stored codes of an InputLayer."""
@@ -176,20 +176,11 @@ class Lowering:
 
     def _close(self, pending: Pending, node: Node, name: str, params: QuantParams) -> Tensor:
         """Emits the operators of a pending result, now that it is known how it is stored."""
-        if pending.ceiling < (params.qmax - params.zero_point) * float(params.scale) * (1 - 1e-6):
-            raise Problem(f"its range exceeds the maximum {pending.ceiling:g} of the ReLU before it")
         narrow = is_narrow_symmetric((params.qmin, params.qmax), params.zero_point)
         if narrow and pending.rescales and not pending.relu and not self._is_returned(node):
             output = in_units_of_its_clip(stored_tensor(self.named(name), node, params), params)
             return pending.close(self, pending, output, "relu_n1_to_1")
-        output = stored_tensor(self.named(name), node, params)
-        if pending.relu and output.lowest < output.zero_point:
-            output = dataclasses.replace(output, lowest=output.zero_point)
-        if output.lowest == -128:
-            return pending.close(self, pending, output, "none")
-        if output.lowest == output.zero_point:
-            return pending.close(self, pending, output, "relu")
-        return self._clipped_below(pending, output)
+        return close_on(self, pending, stored_tensor(self.named(name), node, params))
 
     def _is_returned(self, node: Node) -> bool:
         """Whether the model returns a node's values, moved at most."""
@@ -197,12 +188,6 @@ class Lowering:
             return True
         moved = [reader for reader in self.graph.consumers(node) if kind_of(reader) is Kind.PASS]
         return any(self._is_returned(reader) for reader in moved)
-
-    def _clipped_below(self, pending: Pending, output: Tensor) -> Tensor:
-        """A signed grid below 8 bits: int8's saturation is the upper clip, a MAXIMUM the lower one."""
-        unclipped = dataclasses.replace(output, name=self.named(f"{output.name}/unclipped"), lowest=-128, layer=None)
-        result = pending.close(self, pending, unclipped, "none")
-        return self.append(Maximum((result,), output, output.lowest, layers=pending.layers, sources=pending.inputs))
 
     def _staircase(self, x: Tensor, output: Tensor, quantizer: Quantizer, variables) -> Tensor:
         """Emits an operator for each threshold, and their sum, all of them on the scale of the input."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tflite_export.operators import Convolution, DepthwiseConvolution, FullyConnected, Window
+from tflite_export.operators import Convolution, DepthwiseConvolution, FullyConnected, TransposeConvolution, Window
 from tflite_export.plan import Tensor
 
 
@@ -28,7 +28,7 @@ class WeightedSum:
       window: where the kernel lies.
     """
 
-    kind: type[Convolution] | type[DepthwiseConvolution] | type[FullyConnected]
+    kind: type[Convolution] | type[DepthwiseConvolution] | type[FullyConnected] | type[TransposeConvolution]
     name: str
     weights: np.ndarray
     spread: int
@@ -42,7 +42,7 @@ class Pending:
     """A result that waits for the grid it is stored on.
 
     Attributes:
-      inputs: the stored tensors it reads.
+      inputs: the stored tensors it reads; for a join results that wait, too.
       layers: names of the Keras layers it covers so far.
       close: given the walk, this result, the stored tensor and what to fuse, emits the operators.
       total: what is summed, for a weighted sum.
@@ -50,7 +50,7 @@ class Pending:
       rescales: whether a multiplier is free, so that the result can be stored in units of its clip value.
     """
 
-    inputs: tuple[Tensor, ...]
+    inputs: tuple[Any, ...]
     layers: tuple[str, ...]
     close: Callable[[Any, "Pending", Tensor, str], Tensor]
     total: WeightedSum | None = None

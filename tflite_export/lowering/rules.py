@@ -6,34 +6,33 @@ It raises `Problem` where the layer cannot be lowered exactly.
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable
 
 import numpy as np
 
 from satkeras._compat import keras
+from satkeras.models.activations import Elementwise, GeneralReLU, Sigmoid, Tanh
+from satkeras.models.canonical import canonical_parts
+from satkeras.models.core import DepthToSpace, Slice, SpaceToDepth
+from satkeras.models.fixed_grids import GridSigmoid, GridSoftmax, GridTanh
 from satkeras.models.graph import Node
 from satkeras.models.insertion import has_quantizer, quantizes_tensor
-from satkeras.models.layers import canonical_layers
+from satkeras.models.layers import ONLY_IN_TRAINING
 from satkeras.models.pooling import GridAveragePooling2D, GridGlobalAveragePooling2D
-from satkeras.models.relus import AbsorbedReLU, MaskedReLU
+from satkeras.models.relus import AbsorbedReLU, MaskedReLU, RoundedBias
+from satkeras.models.slopes import GridLeakyReLU, GridPReLU
 from satkeras.quantizers.int8 import narrowed, weight_spread
 from satkeras.reports.integers import integer_weight
-from tflite_export.lowering.closing import close_add, close_sum, identity, requantized
-from tflite_export.lowering.grids import require_true_scale
+from tflite_export.lowering import arithmetic, functions, joins, lookups, moves
+from tflite_export.lowering.closing import close_sum, close_transposed, identity, requantized
 from tflite_export.lowering.pending import Pending, Problem, WeightedSum
 from tflite_export.operators import (
-    AveragePool,
-    Concatenation,
     Convolution,
     DepthwiseConvolution,
     FullyConnected,
     Maximum,
-    MaxPool,
     Minimum,
-    Pad,
-    Reshape,
-    Softmax,
+    TransposeConvolution,
     Window,
 )
 from tflite_export.plan import Tensor
@@ -56,11 +55,16 @@ def _linear_layer(walk, node: Node, layer) -> Pending:
         window = Window(tuple(layer.strides), layer.padding.upper(), tuple(layer.dilation_rate))
     if kind is DepthwiseConvolution:
         weights = weights[..., 0]
+    transposed = isinstance(layer, _layers.Conv2DTranspose)
+    if transposed:
+        kind, weights = TransposeConvolution, weights.swapaxes(2, 3)
     channels = weights.shape[-1]
     bias = layer.bias.numpy().astype(np.float64) if layer.use_bias else np.zeros(channels)
     step = np.broadcast_to(params.scale.astype(np.float64), channels)
     spread = weight_spread((params.qmin, params.qmax), params.zero_point)
     total = WeightedSum(kind, walk.kernel_named(layer.name), weights, spread, step, bias, window)
+    if transposed:
+        return Pending((x,), (node.name,), close_transposed, total, rescales=False)
     return Pending((x,), (node.name,), close_sum, total)
 
 
@@ -110,69 +114,20 @@ def _relu_on_its_grid(walk, node: Node, x: Tensor, ceiling: float) -> Tensor:
     return walk.append(Maximum((x,), output, x.zero_point, layers=(node.name,), sources=(walk.stored(node.inputs[0]),)))
 
 
-def _add_layer(walk, node: Node, layer) -> Pending:
-    return Pending(tuple(walk.stored(parent) for parent in node.inputs), (node.name,), close_add, rescales=False)
+def _rescaling(walk, node: Node, layer) -> Pending:
+    before = walk.value(node.inputs[0])
+    if isinstance(before, Tensor):
+        before = identity(before)
+    if before.total is None or before.relu:
+        raise Problem(f"a Rescaling cannot fold into {before.layers}: quantize the tensor between them")
+    total = before.total
+    step, bias = total.step * layer.scale, total.bias * layer.scale + layer.offset
+    return before.then(node.name, total=dataclasses.replace(total, step=step, bias=bias))
 
 
-def _concatenate(walk, node: Node, layer) -> Pending:
-    axis = layer.axis % (len(node.shape) + 1)
-    inputs = tuple(walk.stored(parent) for parent in node.inputs)
-    return Pending(inputs, (node.name,), functools.partial(_close_concatenation, axis))
-
-
-def _close_concatenation(axis: int, walk, pending: Pending, output: Tensor, activation) -> Tensor:
-    """CONCATENATION, after a MUL for each input that is not on the output's grid yet."""
-    parts = tuple(_on_grid_of(output, walk, x, activation) for x in pending.inputs)
-    return walk.append(Concatenation(parts, output, axis, layers=pending.layers, sources=pending.inputs))
-
-
-def _on_grid_of(output: Tensor, walk, x: Tensor, activation) -> Tensor:
-    has_its_grid = (x.scale, x.zero_point, x.step) == (output.scale, output.zero_point, output.step)
-    if has_its_grid and output.lowest <= x.lowest and x.highest <= output.highest:
-        return x
-    name = walk.named(f"{output.name}/{x.name}")
-    part = dataclasses.replace(output, name=name, shape=x.shape, layer=None)
-    alone = requantized(x)
-    return alone.close(walk, alone, part, activation)
-
-
-def _on_its_grid(walk, node: Node, **changes) -> tuple[Tensor, Tensor]:
-    """The input and output of a layer that keeps its input's grid."""
-    x = walk.stored(node.inputs[0])
-    return x, dataclasses.replace(x, name=walk.named(node.name), shape=node.shape, layer=node.name, **changes)
-
-
-def _pool(walk, node: Node, layer) -> Tensor:
-    x, output = _on_its_grid(walk, node)
-    kind = MaxPool if isinstance(layer, _layers.MaxPooling2D) else AveragePool
-    window = Window(tuple(layer.strides), layer.padding.upper())
-    return walk.append(kind((x,), output, tuple(layer.pool_size), window, layers=(node.name,)))
-
-
-def _global_pool(walk, node: Node, layer) -> Tensor:
-    x, output = _on_its_grid(walk, node)
-    kind = MaxPool if isinstance(layer, _layers.GlobalMaxPooling2D) else AveragePool
-    if len(output.shape) == 3:
-        return walk.append(kind((x,), output, x.shape[:2], Window(), layers=(node.name,)))
-    pooled = dataclasses.replace(output, name=walk.named(f"{node.name}/pooled"), shape=(1, 1, x.shape[-1]), layer=None)
-    walk.append(kind((x,), pooled, x.shape[:2], Window()))
-    return walk.append(Reshape((pooled,), output, layers=(node.name,), sources=(x,)))
-
-
-def _pad(walk, node: Node, layer) -> Tensor:
-    x = walk.stored(node.inputs[0])
-    # The zeros of the border occur whatever the tensor holds.
-    ends = {"lowest": min(x.lowest, x.zero_point), "highest": max(x.highest, x.zero_point)}
-    x, output = _on_its_grid(walk, node, **ends)
-    return walk.append(Pad((x,), output, layer.padding, layers=(node.name,)))
-
-
-def _reshape(walk, node: Node, layer) -> Tensor:
-    x = walk.stored(node.inputs[0])
-    if x.shape == node.shape:
-        return x
-    x, output = _on_its_grid(walk, node)
-    return walk.append(Reshape((x,), output, layers=(node.name,)))
+def _rounded_bias(walk, node: Node, layer) -> "Pending | Tensor":
+    before = walk.value(node.inputs[0])
+    return before if isinstance(before, Tensor) else before.then(node.name)
 
 
 def _same(walk, node: Node, layer):
@@ -182,8 +137,8 @@ def _same(walk, node: Node, layer):
 def _activation(walk, node: Node, layer):
     if layer.activation is keras.activations.linear:
         return _same(walk, node, layer)
-    alone = canonical_layers(layer)[-1]
-    if isinstance(alone, _layers.Activation):
+    *before, alone = [part.layer for part in canonical_parts(layer)]
+    if before or isinstance(alone, _layers.Activation):
         known = sorted(cls.__name__ for cls in (_layers.ReLU, _layers.Softmax))
         raise Problem(
             f"no operator for the activation {layer.get_config()['activation']!r}; there are {', '.join(known)} and "
@@ -192,33 +147,48 @@ def _activation(walk, node: Node, layer):
     return RULES[type(alone)](walk, node, alone)
 
 
-def _softmax(walk, node: Node, layer) -> Tensor:
-    x = walk.stored(node.inputs[0])
-    require_true_scale(x, "SOFTMAX")
-    output = Tensor(walk.named(node.name), node.shape, np.float32(1 / 256), -128, 1 / 256, layer=node.name)
-    return walk.append(Softmax((x,), output, layers=(node.name,)))
-
-
 RULES: dict[type, Callable] = {
     _layers.InputLayer: lambda walk, node, layer: None,
     _layers.Conv2D: _linear_layer,
     _layers.DepthwiseConv2D: _linear_layer,
+    _layers.Conv2DTranspose: _linear_layer,
     _layers.Dense: _linear_layer,
     _layers.BatchNormalization: _batch_norm,
+    _layers.Rescaling: _rescaling,
+    RoundedBias: _rounded_bias,
     _layers.ReLU: _relu,
     AbsorbedReLU: _relu,
     MaskedReLU: _relu,
-    _layers.Add: _add_layer,
-    _layers.Concatenate: _concatenate,
-    GridGlobalAveragePooling2D: _global_pool,
-    GridAveragePooling2D: _pool,
-    _layers.MaxPooling2D: _pool,
-    _layers.GlobalMaxPooling2D: _global_pool,
-    _layers.ZeroPadding2D: _pad,
-    _layers.Flatten: _reshape,
-    _layers.Reshape: _reshape,
-    _layers.Dropout: _same,
-    _layers.SpatialDropout2D: _same,
+    _layers.Add: arithmetic.add,
+    _layers.Subtract: arithmetic.subtract,
+    _layers.Multiply: arithmetic.multiply,
+    _layers.Concatenate: joins.concatenate,
+    _layers.Maximum: joins.maximum,
+    _layers.Minimum: joins.minimum,
+    GridGlobalAveragePooling2D: moves.global_pool,
+    GridAveragePooling2D: moves.pool,
+    GridLeakyReLU: functions.leaky_relu,
+    GridPReLU: functions.prelu,
+    _layers.Softmax: functions.softmax,
+    GridSoftmax: functions.softmax,
+    Sigmoid: functions.sigmoid,
+    GridSigmoid: functions.sigmoid,
+    Tanh: functions.tanh,
+    GridTanh: functions.tanh,
+    Elementwise: lookups.look_up,
+    GeneralReLU: lookups.look_up,
+    _layers.ELU: lookups.look_up,
+    _layers.ThresholdedReLU: lookups.look_up,
+    _layers.MaxPooling2D: moves.pool,
+    _layers.GlobalMaxPooling2D: moves.global_pool,
+    _layers.UpSampling2D: moves.up_sample,
+    _layers.ZeroPadding2D: moves.pad,
+    _layers.Cropping2D: moves.crop,
+    _layers.Permute: moves.permute,
+    _layers.Flatten: moves.reshape,
+    _layers.Reshape: moves.reshape,
+    Slice: moves.take_slice,
+    DepthToSpace: moves.depth_to_space,
+    SpaceToDepth: moves.space_to_depth,
     _layers.Activation: _activation,
-    _layers.Softmax: _softmax,
-}
+} | dict.fromkeys(ONLY_IN_TRAINING, _same)

@@ -3,6 +3,7 @@
 from tflite_export.operators.elementwise import Add, AddConstant, Multiply, MultiplyConstant, Subtract
 from tflite_export.operators.extrema import Maximum, MaximumOfTwo, Minimum, MinimumOfTwo
 from tflite_export.operators.linear import Convolution, DepthwiseConvolution, FullyConnected, LinearOperator
+from tflite_export.operators.lookup import Lookup
 from tflite_export.operators.movement import (
     Concatenation,
     DepthToSpace,
@@ -14,7 +15,8 @@ from tflite_export.operators.movement import (
     Transpose,
 )
 from tflite_export.operators.pooling import AveragePool, MaxPool
-from tflite_export.operators.tables import HardSwish, Logistic, PRelu, Softmax, Tanh
+from tflite_export.operators.tables import HardSwish, LeakyRelu, Logistic, PRelu, Softmax, Tanh
+from tflite_export.operators.transposed import TransposeConvolution
 from tflite_export.operators.window import Window
 
 __all__ = [
@@ -27,8 +29,10 @@ __all__ = [
     "DepthwiseConvolution",
     "FullyConnected",
     "HardSwish",
+    "LeakyRelu",
     "LinearOperator",
     "Logistic",
+    "Lookup",
     "MaxPool",
     "Maximum",
     "MaximumOfTwo",
@@ -46,5 +50,6 @@ __all__ = [
     "Subtract",
     "Tanh",
     "Transpose",
+    "TransposeConvolution",
     "Window",
 ]

@@ -209,6 +209,12 @@ class Multiply(Product):
         one, other = self.inputs
         return one.scale, other.scale
 
+    def slack(self):
+        """By how much scales were moved by ADDs, on the farthest codes of both inputs."""
+        moved = sum(abs(float(x.scale) / x.step - 1) for x in self.inputs)
+        reach = (max(abs(x.lowest - x.zero_point), abs(x.highest - x.zero_point)) for x in self.inputs)
+        return 1e-3 + moved * min(float(self.multiplier) * math.prod(reach), 255.0)
+
     def compute(self, values, kernels):
         if kernels == "xnnpack" and self.inputs[0] is self.inputs[1]:
             return stored(tf.gather(self._squares(), tf.cast(values[0], tf.int32) + 128), self.output, self.activation)

@@ -10,7 +10,7 @@ from tensorflow.lite.python import schema_py_generated as schema
 from satkeras.quantizers.int8 import narrowed
 from tflite_export.operators import fixed_point
 from tflite_export.operators.activation import stored
-from tflite_export.operators.arithmetic import round_twice
+from tflite_export.operators.arithmetic import quantize_multiplier, round_twice
 from tflite_export.plan import Constant, Operator
 
 
@@ -98,6 +98,9 @@ class FloatTable(Table):
             return np.clip(np.rint(steps + np.float32(zero)), -128, 127)
         return np.clip(np.trunc(steps + np.copysign(0.5, steps.astype(np.float64))) + zero, -128, 127)
 
+    def slack(self):
+        return 5e-3  # where an ADD before it has moved its input's scale
+
     @abc.abstractmethod
     def _in_float(self, reals: np.ndarray, kernels: str) -> np.ndarray:
         """float32: the function of float64 numbers, rounded where a family of kernels rounds."""
@@ -154,6 +157,39 @@ class HardSwish(Table):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
+class LeakyRelu(Table):
+    """LEAKY_RELU, on its input's grid.
+
+    Attributes:
+      slope: of negative values, 1/256 .. 1; XNNPACK rounds it to 1/256.
+    """
+
+    builtin = "LEAKY_RELU"
+    version = 2
+    runtime = "1.13.1"
+    slope: float
+
+    def table(self, kernels):
+        x = self.centred
+        if kernels == "xnnpack":
+            below = (x * round(self.slope * 256) + 128) >> 8
+        else:
+            mantissa, exponent = quantize_multiplier(self._multiplier(np.float64 if kernels == "tflm" else np.float32))
+            below = fixed_point.high_product(x << np.maximum(exponent, 0), mantissa)
+            below = fixed_point.divide_by_power(below, np.maximum(-exponent, 0))
+        return np.clip(np.where(x >= 0, x, below) + self.inputs[0].zero_point, -128, 127)
+
+    def _multiplier(self, dtype: type) -> np.float64:
+        """Not quite the slope: a kernel multiplies it by one scale and divides it by the other."""
+        return np.float64(dtype(self.inputs[0].scale) * dtype(self.slope) / dtype(self.output.scale))
+
+    def options(self):
+        options = schema.LeakyReluOptionsT()
+        options.alpha = self.slope
+        return options
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class PRelu(Operator):
     """PRELU: the input where it is 0 or more, else its product with `alpha`; both rounded twice, by all kernels.
 
@@ -177,6 +213,11 @@ class PRelu(Operator):
         above, below = self._multipliers(kernels)
         levels = tf.where(centred >= 0, round_twice(centred, above), round_twice(centred * slope, below))
         return stored(levels, self.output, "none")
+
+    def slack(self):
+        """Where a product is shifted to the right, it was rounded before."""
+        _, below = self._multipliers("reference")
+        return 1e-3 + 2.0 ** (min(int(quantize_multiplier(below)[1]), 0) - 1)
 
     def _multipliers(self, kernels: str) -> tuple[np.float64, np.float64]:
         """Of the input's steps and of products: LiteRT divides scales in float32, TFLite Micro in float64."""

@@ -52,6 +52,6 @@ def expose(plan: Plan, content: bytes) -> bytes:
     model = read_model(content)
     graph = model.subgraphs[0]
     before = sum(graph.tensors[index].type != schema.TensorType.INT8 for index in graph.inputs)
-    graph.outputs = [op.outputs[0] for op in graph.operators[before : before + len(plan.operators)]]
+    graph.outputs = [graph.operators[before + place].outputs[0] for place in plan.places]
     model.signatureDefs = []
     return packed(model)

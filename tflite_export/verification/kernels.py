@@ -107,7 +107,11 @@ def _folded(layers: list[Node], channels: int):
         if weight is not None:
             latent, quantizer, variables = weight
             kernel = np.asarray(quantizer(latent, False, variables))
+            if isinstance(inner, keras.layers.Conv2DTranspose):
+                kernel = kernel.swapaxes(2, 3)
             bias = inner.bias.numpy().astype(np.float64) if inner.use_bias else 0.0
+        elif isinstance(inner, keras.layers.Rescaling):
+            bias, factor = bias * inner.scale + inner.offset, factor * inner.scale
         elif isinstance(inner, keras.layers.BatchNormalization):
             gamma = inner.gamma.numpy().astype(np.float64) if inner.scale else 1.0
             beta = inner.beta.numpy().astype(np.float64) if inner.center else 0.0

@@ -241,7 +241,8 @@ class _Training:
     def layer(self, operator: Operator, inputs: list[np.ndarray]) -> np.ndarray:
         """The float result of an operator's layers, fed the twin's integers, in levels from int8's zero.
 
-        A last layer that only rounds to evenly spaced levels is left out.
+        A last layer that only rounds to evenly spaced levels is left out, and the rounding of one that says what it
+        rounds.
         """
         shapes = [parent.shape for parent in self.nodes[operator.layers[0]].inputs]
         sources = operator.sources or operator.inputs
@@ -251,6 +252,8 @@ class _Training:
             layer = self.nodes[name].layer
             if name == operator.layers[-1] and _rounds_evenly(layer):
                 value = with_rounded_bias(value, layer)
+            elif name == operator.layers[-1] and hasattr(layer, "unrounded"):
+                value = layer.unrounded(tf.convert_to_tensor(value))
             else:
                 value = layer(value, training=False) if layer._expects_training_arg else layer(value)
         return np.asarray(value, np.float64) / operator.output.step + operator.output.zero_point

@@ -5,8 +5,9 @@ import tf_keras
 from tf_keras import layers
 
 from satkeras import quantize_model, strip
+from satkeras.models.canonical import canonical
 from satkeras.models.graph import build_model, read_graph
-from satkeras.models.insertion import canonical, has_quantizer, quantizes_tensor, with_quantizers, without_quantizers
+from satkeras.models.insertion import has_quantizer, quantizes_tensor, with_quantizers, without_quantizers
 from satkeras.models.placement import Placement
 from satkeras.quantizers import MovingRangeQuantizer, PACTQuantizer
 

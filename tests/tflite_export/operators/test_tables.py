@@ -1,4 +1,4 @@
-"""Tests of functions of one tensor: SOFTMAX, LOGISTIC, TANH, HARD_SWISH, PRELU."""
+"""Tests of functions of one tensor: SOFTMAX, LOGISTIC, TANH, HARD_SWISH, LEAKY_RELU, PRELU."""
 
 import dataclasses
 
@@ -11,7 +11,7 @@ from tests.tflite_export.operators import gemmlowp, rounding
 from tests.tflite_export.operators.agreement import Sample, assert_exact, assert_sample_exact, plan_of, random_values
 from tests.tflite_export.operators.drawing import scales, seeds, tensor, tensors, zero_points
 from tflite_export.file.writer import write_file
-from tflite_export.operators import HardSwish, Logistic, PRelu, Softmax, Tanh
+from tflite_export.operators import HardSwish, LeakyRelu, Logistic, PRelu, Softmax, Tanh
 from tflite_export.operators.fixed_point import LARGEST_SUM
 from tflite_export.verification.interpreter import open_interpreter, run
 
@@ -78,6 +78,16 @@ def hard_swish(operator: HardSwish, kernels: str, x):
     return rounding.clamped(gemmlowp.hard_swish(x - source.zero_point, source.scale, output.scale), output)
 
 
+def leaky_relu(operator: LeakyRelu, kernels: str, x):
+    source, dtype = operator.inputs[0], np.float64 if kernels == "tflm" else np.float32
+    centred, scale = x - source.zero_point, dtype(source.scale)
+    if kernels == "xnnpack":
+        below = np.floor(centred * np.rint(256 * operator.slope) / 256 + 0.5)
+    else:
+        below = rounding.twice(centred, np.float64(scale * dtype(operator.slope) / scale))
+    return rounding.clamped(np.where(centred >= 0, centred, below), operator.output)
+
+
 def prelu(operator: PRelu, kernels: str, x):
     source, dtype = operator.inputs[0], np.float64 if kernels == "tflm" else np.float32
     read, alpha, written = (dtype(scale) for scale in (source.scale, operator.alpha_scale, operator.output.scale))
@@ -105,6 +115,13 @@ def hard_swishes(draw) -> HardSwish:
 
 
 @st.composite
+def leaky_relus(draw) -> LeakyRelu:
+    x = draw(tensors("x", draw(shapes)))
+    output = dataclasses.replace(x, name="y", lowest=-128, highest=127)
+    return LeakyRelu((x,), output, draw(st.integers(1, 256)) / 256)
+
+
+@st.composite
 def prelus(draw) -> PRelu:
     """A slope for each channel, or for each value."""
     x, rng = draw(tensors("x", draw(shapes))), np.random.default_rng(draw(seeds))
@@ -118,6 +135,7 @@ SAMPLES = {
     Logistic: Sample(fixed_outputs(Logistic, 1 / 256, -128), logistic),
     Tanh: Sample(fixed_outputs(Tanh, 1 / 128, 0), tanh),
     HardSwish: Sample(hard_swishes(), hard_swish),
+    LeakyRelu: Sample(leaky_relus(), leaky_relu),
     PRelu: Sample(prelus(), prelu),
 }
 

@@ -1,0 +1,43 @@
+"""What each Keras class, and each TensorFlow operator, is made of: `REWRITES` and `OPERATORS`, a row each.
+
+A row is a function of a `Call` and of the call's own arguments, symbolic tensors of the new model among them. It
+returns the result as core layers compute it, or raises `Refused`.
+"""
+
+from collections.abc import Callable
+
+from satkeras._compat import keras
+from satkeras.models.graph import Node
+from satkeras.models.lambdas import source_line
+from satkeras.models.rewrites import elementwise, inputs, linear, movement, one_dimension
+from satkeras.models.rewrites.call import Call, Refused
+
+__all__ = ["OPERATORS", "REWRITES", "Call", "Refused", "rewrite_of"]
+
+REWRITES: dict[type, Callable] = {
+    **linear.REWRITES,
+    **one_dimension.REWRITES,
+    **inputs.REWRITES,
+}
+OPERATORS: dict[str, Callable] = {**elementwise.OPERATORS, **movement.OPERATORS}
+
+
+def rewrite_of(node: Node) -> Callable | None:
+    """The row of a node's layer; None if the layer is no other layers' sum."""
+    symbol = getattr(node.layer, "symbol", None)
+    if symbol is not None:
+        return OPERATORS.get(symbol, _unknown_operator)
+    if isinstance(node.layer, keras.layers.Lambda):
+        return _unknown_lambda
+    return REWRITES.get(type(node.layer))
+
+
+def _unknown_operator(call: Call, *args, **kwargs):
+    raise Refused(f"no rule for the operator tf.{call.layer.symbol}; use a layer, or run it behind the file")
+
+
+def _unknown_lambda(call: Call, *args, **kwargs):
+    raise Refused(
+        "its function is none of TensorFlow operators that Keras can follow: "
+        f"{source_line(call.layer)}. Write it with functions such as tf.nn.relu and slices"
+    )

@@ -1,0 +1,265 @@
+"""TensorFlow's operators that move, select or reduce values; each row with its function's signature."""
+
+import numpy as np
+
+from satkeras._compat import is_symbolic, keras
+from satkeras.models.core import DepthToSpace, Slice, SpaceToDepth
+from satkeras.models.rewrites.call import Call, Refused
+
+_layers = keras.layers
+
+
+def _concat(call: Call, values, axis, name=None):
+    return concatenate(call, list(values), int(axis))
+
+
+def concatenate(call: Call, values: list, axis: int, part: str = ""):
+    """A Concatenate of tensors along an axis that counts the batch's; of one tensor that tensor."""
+    if not axis % len(values[0].shape):
+        raise Refused("cannot concatenate batches")
+    return values[0] if len(values) == 1 else call.apply(_layers.Concatenate, values, part, axis=axis)
+
+
+def _stack(call: Call, values, axis=0, name=None):
+    axis = int(axis) % (len(values[0].shape) + 1)
+    return concatenate(call, [_expanded(call, x, axis) for x in values], axis, "concat")
+
+
+def _expand_dims(call: Call, input, axis, name=None):  # noqa: A002 - TensorFlow's name
+    return _expanded(call, input, int(axis) % (len(input.shape) + 1))
+
+
+def _expanded(call: Call, x, axis: int):
+    if not axis:
+        raise Refused("cannot change the batch axis")
+    shape = call.fixed(x)
+    return reshaped(call, x, (*shape[: axis - 1], 1, *shape[axis - 1 :]))
+
+
+def reshaped(call: Call, x, shape: tuple[int, ...]):
+    """The values of a tensor in another shape, the batch's axis aside."""
+    return x if tuple(x.shape[1:]) == tuple(shape) else call.apply(_layers.Reshape, x, _part(shape), target_shape=shape)
+
+
+def _part(shape) -> str:
+    return "x".join(str(size) for size in shape)
+
+
+def _squeeze(call: Call, input, axis=None, name=None, squeeze_dims=None):  # noqa: A002 - TensorFlow's name
+    shape = call.fixed(input)
+    axis = squeeze_dims if axis is None else axis
+    axes = None if axis is None else {each % len(input.shape) for each in np.ravel(axis).tolist()}
+    kept = (size for i, size in enumerate(shape, 1) if (size != 1 if axes is None else i not in axes))
+    return reshaped(call, input, tuple(kept))
+
+
+def _reshape(call: Call, tensor, shape, name=None):
+    sizes = list(shape) if isinstance(shape, (list, tuple)) else np.asarray(shape).tolist()
+    if any(is_symbolic(size) for size in sizes[1:]):
+        raise Refused("needs a shape of numbers, the batch's aside; give the model an input of fixed size")
+    total = int(np.prod(call.fixed(tensor)))
+    sizes = [int(size) for size in sizes[1:]]
+    sizes = [-total // int(np.prod(sizes)) if size == -1 else size for size in sizes]
+    if int(np.prod(sizes)) != total:
+        raise Refused(f"reshapes {(None, *tensor.shape[1:])} to {tuple(shape)}, which mixes the images of a batch")
+    return reshaped(call, tensor, tuple(sizes))
+
+
+def _batch_flatten(call: Call, x):
+    return call.apply(_layers.Flatten, x)
+
+
+def _transpose(call: Call, a, perm=None, name=None, conjugate=False):
+    if perm is None or int(perm[0]) != 0:
+        raise Refused(f"needs a permutation that leaves the batch first, has {perm}")
+    return call.apply(_layers.Permute, a, dims=tuple(int(axis) for axis in perm[1:]))
+
+
+def _getitem(call: Call, tensor, slice_spec, var=None):
+    return sliced(call, tensor, slice_spec if isinstance(slice_spec, (list, tuple)) else (slice_spec,))
+
+
+def sliced(call: Call, x, items):
+    """`x[items]`: slices, numbers, an ellipsis and new axes."""
+    items = _without_ellipsis([_as_slice(item) for item in items], len(x.shape))
+    if items[0] != slice(None):
+        raise Refused("cannot select images of a batch")
+    sizes, begin, end, strides, shape, turned = list(call.fixed(x)), [], [], [], [], []
+    for item in items[1:]:
+        if item is None:
+            shape.append(1)
+            continue
+        size, axis = sizes.pop(0), len(begin) + 1
+        if isinstance(item, slice):
+            if item.step == -1 and item.start is item.stop is None:
+                turned.append(axis)
+                item = slice(None)
+            first, last, stride = item.indices(size)
+            shape.append(len(range(first, last, stride)))
+        else:
+            first, stride = int(item) % size, 1
+            last = first + 1
+        begin.append(first)
+        end.append(last)
+        strides.append(stride)
+    if min(strides) < 1:
+        raise Refused("needs slices that go forwards, or turn a whole axis as [::-1] does")
+    result = x
+    if (begin, end, strides) != ([0] * len(end), list(call.fixed(x)), [1] * len(end)):
+        result = call.apply(
+            Slice, x, f"slice_{call.node.index}" if call.node.index else "", begin=begin, end=end, strides=strides
+        )
+    for axis in turned:
+        result = _reversed(call, result, axis)
+    return reshaped(call, result, tuple(shape))
+
+
+def _as_slice(item):
+    if isinstance(item, dict):
+        item = slice(item["start"], item["stop"], item["step"])
+    return slice(None) if item == slice(None, None, 1) else item
+
+
+def _without_ellipsis(items: list, rank: int) -> list:
+    taken = sum(item is not None and item is not ... for item in items)
+    at = next((i for i, item in enumerate(items) if item is ...), len(items))
+    return [*items[:at], *[slice(None)] * (rank - taken), *items[at + 1 :]]
+
+
+def _reversed(call: Call, x, axis: int):
+    size = x.shape[axis]
+    return concatenate(call, [_piece(call, x, axis, i, i + 1) for i in reversed(range(size))], axis, "reversed")
+
+
+def _reverse(call: Call, tensor, axis, name=None):
+    for each in np.ravel(axis).tolist():
+        tensor = _reversed(call, tensor, each % len(tensor.shape))
+    return tensor
+
+
+def _piece(call: Call, x, axis: int, begin: int, end: int):
+    sizes = call.fixed(x)
+    first = [0] * len(sizes)
+    last = list(sizes)
+    first[axis - 1], last[axis - 1] = begin, end
+    return x if begin == 0 and end == sizes[axis - 1] else call.apply(Slice, x, f"{begin}", begin=first, end=last)
+
+
+def _split(call: Call, value, num_or_size_splits, axis=0, num=None, name=None):
+    axis = int(axis) % len(value.shape)
+    if not axis:
+        raise Refused("cannot split a batch")
+    size = call.fixed(value)[axis - 1]
+    parts = np.asarray(num_or_size_splits)
+    ends = np.cumsum(np.full(int(parts), size // int(parts)) if parts.ndim == 0 else parts)
+    begin = 0 if not call.node.index else int(ends[call.node.index - 1])
+    return _piece(call, value, axis, begin, int(ends[call.node.index]))
+
+
+def _unstack(call: Call, value, num=None, axis=0, name=None):
+    axis, index = int(axis) % len(value.shape), call.node.index
+    return sliced(call, value, [*[slice(None)] * axis, index])
+
+
+def _pad(call: Call, tensor, paddings, mode="CONSTANT", constant_values=0, name=None):
+    paddings = np.asarray(paddings).tolist()
+    if mode != "CONSTANT" or constant_values or any(map(any, (paddings[0], paddings[-1]))) or len(paddings) != 4:
+        raise Refused("needs zeros around an image: tf.pad(x, [[0, 0], [top, bottom], [left, right], [0, 0]])")
+    return call.apply(_layers.ZeroPadding2D, tensor, padding=tuple(map(tuple, paddings[1:3])))
+
+
+def _pad_v1(call: Call, tensor, paddings, mode="CONSTANT", name=None, constant_values=0):
+    return _pad(call, tensor, paddings, mode, constant_values)
+
+
+def _reduced(one, two):
+    def row(call: Call, input_tensor, axis=None, keepdims=False, name=None):
+        x, rank = input_tensor, len(input_tensor.shape)
+        axes = sorted({each % rank for each in np.ravel(axis).tolist()}) if axis is not None else None
+        if axes == [1, 2] and rank == 4:
+            return call.apply(two, x, keepdims=bool(keepdims))
+        if axes == [1] and rank == 3:
+            pooled = call.apply(two, call.image(x), keepdims=bool(keepdims))
+            return call.sequence(pooled) if keepdims else pooled
+        if rank == 4 and axes in ([1], [2]):
+            height, width, channels = call.fixed(x)
+            size = (height, 1) if axes == [1] else (1, width)
+            pooled = call.apply(one, x, pool_size=size)
+            return pooled if keepdims else reshaped(call, pooled, (width if axes == [1] else height, channels))
+        raise Refused(f"reduces axes {axes} of a tensor of rank {rank}; kernels do so over height and width alone")
+
+    return row
+
+
+def _resize(call: Call, images, size, method="bilinear", *others, **options):
+    if others or any(value for key, value in options.items() if key != "name"):
+        raise Refused("needs tf.image.resize(images, size, method) without more options")
+    return enlarged(call, images, np.asarray(size).tolist(), getattr(method, "value", method))
+
+
+def enlarged(call: Call, x, size, interpolation: str):
+    """An image whose pixels are repeated, or interpolated, a whole number of times."""
+    before = call.fixed(x)[:2]
+    whole = not any(new % old for new, old in zip(size, before, strict=True))
+    if not whole or interpolation not in ("nearest", "bilinear"):
+        raise Refused(
+            f"resizes {before} to {tuple(size)} by {interpolation!r}; needs a whole multiple of the size, and "
+            "'nearest' or 'bilinear'"
+        )
+    factors = tuple(new // old for new, old in zip(size, before, strict=True))
+    return x if factors == (1, 1) else call.apply(_layers.UpSampling2D, x, size=factors, interpolation=interpolation)
+
+
+def _resize_nearest(call: Call, images, size, align_corners=False, half_pixel_centers=False, name=None):
+    if align_corners:
+        raise Refused("needs align_corners=False")
+    return enlarged(call, images, np.asarray(size).tolist(), "nearest")
+
+
+def _pooled(cls):
+    def row(call: Call, input, ksize, strides, padding, data_format="NHWC", name=None):  # noqa: A002
+        window = {"pool_size": _in_space(ksize), "strides": _in_space(strides)}
+        if data_format != "NHWC" or not isinstance(padding, str):
+            raise Refused("needs data_format='NHWC' and padding 'SAME' or 'VALID'")
+        return call.apply(cls, input, padding=padding.lower(), **window)
+
+    return row
+
+
+def _in_space(sizes) -> tuple[int, int]:
+    sizes = np.ravel(sizes).tolist()
+    return {1: (sizes[0],) * 2, 2: tuple(sizes), 4: tuple(sizes[1:3])}[len(sizes)]
+
+
+def _block(cls):
+    def row(call: Call, input, block_size, data_format="NHWC", name=None):  # noqa: A002
+        if data_format != "NHWC":
+            raise Refused(f"needs data_format='NHWC', has {data_format!r}")
+        return call.apply(cls, input, block_size=int(block_size))
+
+    return row
+
+
+OPERATORS = {
+    "concat": _concat,
+    "stack": _stack,
+    "split": _split,
+    "unstack": _unstack,
+    "reshape": _reshape,
+    "expand_dims": _expand_dims,
+    **dict.fromkeys(("squeeze", "compat.v1.squeeze"), _squeeze),
+    **dict.fromkeys(("transpose", "compat.v1.transpose"), _transpose),
+    "reverse": _reverse,
+    "__operators__.getitem": _getitem,
+    "keras.backend.batch_flatten": _batch_flatten,
+    "pad": _pad,
+    "compat.v1.pad": _pad_v1,
+    "math.reduce_mean": _reduced(_layers.AveragePooling2D, _layers.GlobalAveragePooling2D),
+    "math.reduce_max": _reduced(_layers.MaxPooling2D, _layers.GlobalMaxPooling2D),
+    "image.resize": _resize,
+    "compat.v1.image.resize_nearest_neighbor": _resize_nearest,
+    "nn.max_pool2d": _pooled(_layers.MaxPooling2D),
+    "nn.avg_pool2d": _pooled(_layers.AveragePooling2D),
+    "nn.depth_to_space": _block(DepthToSpace),
+    "nn.space_to_depth": _block(SpaceToDepth),
+}

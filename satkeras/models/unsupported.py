@@ -1,0 +1,39 @@
+"""The ways out of what no exact integer operator computes, by Keras class."""
+
+from satkeras._compat import keras
+from satkeras.models.layers import row_of
+
+_BY_NAME = {
+    ("LSTM", "GRU", "RNN", "Bidirectional", "StackedRNNCells", "SimpleRNN", "ConvLSTM"): "a recurrent layer rounds its "
+    "state otherwise in every runtime; use Conv1D layers with padding='causal', or run it behind the file",
+    ("Attention", "AdditiveAttention", "MultiHead", "GroupedQuery"): "attention multiplies tensors that no int8 kernel "
+    "multiplies exactly; run it behind the file",
+    ("LayerNormalization", "GroupNormalization", "RMSNormalization", "SpectralNormalization"): "it divides by what it "
+    "reads, which no int8 kernel does exactly; use BatchNormalization",
+    ("UnitNormalization",): "it divides by what it reads, which no int8 kernel does exactly; normalize behind the file",
+    ("LocallyConnected",): "no kernel has other weights at every place; use Conv2D, or Flatten and Dense",
+    ("3D",): "no int8 kernel has three dimensions; use 2-D layers, the third dimension among the channels or the batch",
+    ("Embedding", "Lookup", "Hashing", "Vectorization", "Discretization", "Encoding", "HashedCrossing"): "it reads "
+    "integers or text; look them up before the file, and give the model the numbers",
+    ("TimeDistributed",): "use the layer inside on the whole tensor: Dense and the 1-D layers take sequences",
+    ("Dot", "Einsum"): "no int8 kernel multiplies two tensors' matrices exactly; run it behind the file",
+}
+_OWN = (
+    "{} is no class of Keras', so that nothing is known of what it computes; use layers of Keras', or run it behind "
+    "the file"
+)
+
+
+def unknown_class(layer: keras.layers.Layer) -> str:
+    """Why a layer of a class without a row is refused, and the way out; "" if it has a row."""
+    if row_of(layer) is not None:
+        return ""
+    name = type(layer).__name__
+    for parts, advice in _BY_NAME.items():
+        if any(part in name for part in parts):
+            return advice
+    if isinstance(layer, keras.Model):
+        return f"{name} is a subclassed model, whose layers cannot be seen from outside; call them one by one"
+    if not type(layer).__module__.startswith("tf_keras."):
+        return _OWN.format(name)
+    return f"no operator computes {name} exactly; use other layers, or run it behind the file"

@@ -1,0 +1,96 @@
+"""Models and files of Keras 3."""
+
+import keras
+import numpy as np
+import pytest
+import tf_keras
+from keras import layers, ops
+
+from satkeras import quantize_model, strip, to_keras3
+from satkeras.models.activations import hard_swish
+from satkeras.models.keras3 import as_tf_keras, from_keras3
+
+
+@pytest.fixture(scope="module")
+def new():
+    inputs = keras.Input((8, 8, 3), name="image")
+    x = layers.Rescaling(1 / 127.5, -1)(inputs)
+    x = layers.BatchNormalization()(layers.Conv2D(4, 3, padding="same", kernel_regularizer="l2")(x))
+    base = keras.Sequential([layers.Conv2D(4, 1, activation="hard_swish", name="conv"), layers.ReLU(6.0)], name="base")
+    x = ops.relu(base(layers.LeakyReLU(0.1)(x)) + base(x)) * 0.5
+    x = ops.concatenate([x, layers.SeparableConv2D(4, 3, padding="same", activation="hard_sigmoid")(x)], axis=-1)
+    outputs = layers.Dense(3, name="out")(ops.mean(x[:, 1:], axis=(1, 2)))
+    model = keras.Model({"image": inputs}, {"out": outputs}, name="new")
+    rng = np.random.default_rng(0)
+    model.set_weights([values + rng.uniform(0, 0.5, values.shape) for values in model.get_weights()])
+    return model
+
+
+@pytest.fixture(scope="module")
+def x():
+    return {"image": np.random.default_rng(1).integers(0, 256, (4, 8, 8, 3)).astype(np.float32)}
+
+
+def close(one, other):
+    np.testing.assert_allclose(np.asarray(one["out"]), np.asarray(other["out"]), rtol=1e-4, atol=1e-5)
+
+
+def test_the_same_model_in_tf_keras(new, x):
+    old = from_keras3(new)
+    assert isinstance(old, tf_keras.Model)
+    assert old.get_layer("base").get_layer("conv").activation is hard_swish
+    close(old(x), new(x))
+
+
+def test_quantized_and_back(new, x):
+    quantized = quantize_model(new, weight_bits=8, activation_bits=8)
+    quantized.compile("sgd", "mse")
+    quantized.fit(x, {"out": np.zeros((4, 3))}, verbose=0)
+    stripped = strip(quantized)
+    close(to_keras3(stripped)(x), stripped(x))
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_files(new, x, version, tmp_path):
+    model = from_keras3(new) if version == 2 else new
+    model.save(tmp_path / "model.keras")
+    close(as_tf_keras(tmp_path / "model.keras")(x), new(x))
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_hdf5_files(version, tmp_path):
+    # Of operation nodes and functions that are not Keras' own neither Keras reads what it writes there.
+    new = keras.Sequential([keras.Input((8, 8, 3)), layers.Conv2D(2, 3, activation="relu"), layers.Flatten()])
+    model = from_keras3(new) if version == 2 else new
+    model.save(tmp_path / "model.h5")
+    x = np.ones((2, 8, 8, 3), np.float32)
+    np.testing.assert_allclose(as_tf_keras(tmp_path / "model.h5")(x), np.asarray(new(x)), rtol=1e-5, atol=1e-6)
+
+
+def test_files_that_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="needs a model, or a .keras or .h5 file of one. Received: .*nothing is there"):
+        quantize_model(str(tmp_path / "missing.keras"))
+    inputs = tf_keras.Input((4,))
+    dense = tf_keras.layers.Dense(2)(inputs)
+    model = tf_keras.Model(inputs, tf_keras.layers.Lambda(lambda x: x * 2)(dense))
+    model.save(tmp_path / "lambda.h5")
+    with pytest.raises(ValueError, match="holds a Lambda, code that loading would run. If you trust the file"):
+        quantize_model(tmp_path / "lambda.h5")
+    model.save_weights(tmp_path / "bare.weights.h5")
+    with pytest.raises(ValueError, match="holds weights alone; build the model, and call its load_weights"):
+        quantize_model(tmp_path / "bare.weights.h5")
+
+
+def test_layers_of_keras_3_alone():
+    stack = [layers.RandomGrayscale(name="grey"), layers.Conv2D(2, 1)]
+    model = keras.Sequential([keras.Input((4, 4, 3)), *stack], name="new")
+    with pytest.raises(ValueError, match=r"1 layer of 'new' cannot be built in tf_keras:\n  'grey' \(RandomG"):
+        quantize_model(model)
+
+
+def test_no_models_for_keras_3():
+    with pytest.raises(TypeError, match="to_keras3 needs a tf_keras model. Received: model=None"):
+        to_keras3(None)
+    quantized = quantize_model(tf_keras.Sequential([tf_keras.layers.Dense(2, input_shape=(4,))]))
+    with pytest.raises(ValueError, match=r"which has quantizers: to_keras3\(strip\(model\)\)"):
+        to_keras3(quantized)

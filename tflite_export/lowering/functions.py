@@ -1,0 +1,70 @@
+"""Rules of activations that have an operator of their own: on a grid that it fixes, or on their input's."""
+
+import dataclasses
+
+import numpy as np
+
+from satkeras.models.graph import Node
+from satkeras.models.layers import fixed_grid
+from satkeras.quantizers.int8 import narrowed
+from tflite_export.lowering.grids import require_true_scale
+from tflite_export.lowering.pending import Problem
+from tflite_export.operators import LeakyRelu, Logistic, PRelu, Softmax, Tanh
+from tflite_export.plan import Tensor
+
+
+def softmax(walk, node: Node, layer) -> Tensor:
+    """SOFTMAX."""
+    return _on_fixed_grid(walk, node, layer, Softmax)
+
+
+def sigmoid(walk, node: Node, layer) -> Tensor:
+    """LOGISTIC."""
+    return _on_fixed_grid(walk, node, layer, Logistic)
+
+
+def tanh(walk, node: Node, layer) -> Tensor:
+    """TANH."""
+    return _on_fixed_grid(walk, node, layer, Tanh)
+
+
+def _on_fixed_grid(walk, node: Node, layer, kind: type[Softmax] | type[Logistic] | type[Tanh]) -> Tensor:
+    x = walk.stored(node.inputs[0])
+    require_true_scale(x, kind.builtin)
+    step, zero_point = fixed_grid(layer)
+    output = Tensor(walk.named(node.name), node.shape, np.float32(step), zero_point, step, layer=node.name)
+    return walk.append(kind((x,), output, layers=(node.name,)))
+
+
+def leaky_relu(walk, node: Node, layer) -> Tensor:
+    """LEAKY_RELU."""
+    x, output = _on_its_grid(walk, node, layer.slope)
+    return walk.append(LeakyRelu((x,), output, layer.slope, layers=(node.name,)))
+
+
+def prelu(walk, node: Node, layer) -> Tensor:
+    """PRELU."""
+    slopes, step = layer.alpha.numpy(), np.float32(layer.slope_step)
+    if not np.isfinite(slopes).all():
+        raise Problem("its slopes hold NaN or infinity: the training diverged; load weights from before")
+    integers = narrowed(np.rint(slopes / step), np.int8)
+    x, output = _on_its_grid(walk, node, integers * float(step))
+    return walk.append(PRelu((x,), output, integers, step, 0, layers=(node.name,)))
+
+
+def _on_its_grid(walk, node: Node, slope) -> tuple[Tensor, Tensor]:
+    """The input and output of a function that multiplies negative values by a slope."""
+    x = walk.stored(node.inputs[0])
+    ends = (x.lowest - x.zero_point) * np.array([np.min(slope), np.max(slope), 0.0])
+    lowest, highest = (
+        round(float(end)) + x.zero_point for end in (ends.min(), max(ends.max(), x.highest - x.zero_point))
+    )
+    output = dataclasses.replace(
+        x,
+        name=walk.named(node.name),
+        shape=node.shape,
+        layer=node.name,
+        lowest=max(lowest - 1, -128),
+        highest=min(highest, 127),
+    )
+    return x, output
