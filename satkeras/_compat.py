@@ -9,21 +9,16 @@ from typing import Any
 import tensorflow as tf
 import tensorflow_model_optimization as tfmot
 import tf_keras as keras
-from tensorflow_model_optimization.python.core.quantization.keras.quantize_layout_transform import (
-    QuantizeLayoutTransform,
-)
-from tensorflow_model_optimization.python.core.quantization.keras.quantize_registry import QuantizeRegistry
-from tensorflow_model_optimization.python.core.quantization.keras.quantize_scheme import QuantizeScheme
 from tensorflow_model_optimization.python.core.quantization.keras.quantize_wrapper import (
     QuantizeWrapperV2 as TfmotQuantizeWrapper,
 )
+from tf_keras.src.engine.base_layer import AddLoss, AddMetric
 from tf_keras.src.mixed_precision import autocast_variable
 from tf_keras.src.utils import control_flow_util
 
 __all__ = [
-    "QuantizeLayoutTransform",
-    "QuantizeRegistry",
-    "QuantizeScheme",
+    "AddLoss",
+    "AddMetric",
     "TfmotQuantizeWrapper",
     "call_of",
     "first_call",

@@ -4,22 +4,17 @@ import fnmatch
 from collections.abc import Mapping
 from types import EllipsisType
 
-from satkeras._compat import (
-    QuantizeLayoutTransform,
-    QuantizeRegistry,
-    QuantizeScheme,
-    keras,
-    tfmot,
-)
+from satkeras._compat import keras
 from satkeras.calibration.data import InputData
 from satkeras.calibration.equalization import equalize_channels
 from satkeras.calibration.ranges import (
     calibrate_weights,
     calibration_inputs,
-    carry_over_quantizer_variables,
+    carry_over_latent_weights,
     set_ranges,
     undo_weight_transforms,
 )
+from satkeras.calibration.zeros import warn_about_lost_zeros
 from satkeras.models.checks import (
     is_quantized,
     require_int8_grids,
@@ -28,8 +23,9 @@ from satkeras.models.checks import (
     require_supported,
 )
 from satkeras.models.graph import Graph, build_model, in_form_of, read_graph
-from satkeras.models.insertion import canonical, latent_weights, with_quantizers, without_quantizers
+from satkeras.models.insertion import canonical, float_weights, new_name, with_quantizers, without_quantizers
 from satkeras.models.layers import Kind, kind_of
+from satkeras.models.losses import require_copied_regularizers, require_no_loose_losses
 from satkeras.models.placement import first_layers, last_layers, place
 from satkeras.models.wrapper import QuantizeWrapper
 from satkeras.quantizers import InputQuantizer
@@ -91,9 +87,11 @@ def quantize_model(
     base = scheme_named(scheme).with_bits(*_bits(scheme_named(scheme), weight_bits, activation_bits))
     input_quantizer = _input_quantizer(input_range)
     require_quantizable(model, "quantize_model")
+    require_no_loose_losses(model)
     float_model = strip(model) if is_quantized(model) else model
     source = read_graph(float_model)
     require_supported(source)
+    require_copied_regularizers(source)
     calibration = None
     if calibration_data is not None:
         calibration = calibration_inputs(calibration_data, float_model, input_quantizer.low, input_quantizer.high)
@@ -101,15 +99,15 @@ def quantize_model(
     placement = place(graph, _layer_schemes(graph, base, overrides or {}), base, input_quantizer)
     require_int8_grids(placement)
     quantized, configs = with_quantizers(graph, placement)
-    annotated = build_model(quantized, wrap=lambda layer: _annotate(layer, configs))
+    result = in_form_of(model, build_model(quantized, wrap=_wrapper(quantized, configs)))
     for layer, copy in copies.items():
         copy.set_weights(layer.get_weights())
-    result = in_form_of(model, _fresh(tfmot.quantization.keras.quantize_apply(annotated, scheme=_AsAnnotated())))
     if float_model is model and calibration is not None:
         equalize_channels(result)
+    warn_about_lost_zeros(result)
     calibrate_weights(result)
     if float_model is not model:
-        carry_over_quantizer_variables(model, result)
+        carry_over_latent_weights(model, result)
     elif calibration is not None:
         undo_weight_transforms(result)
     if calibration is not None:
@@ -118,7 +116,10 @@ def quantize_model(
 
 
 def strip(model: keras.Model) -> keras.Model:
-    """The float model inside a quantized one, with the latent weights as they are now.
+    """The float model that a quantized one is without its quantizers: it computes the same, but for their rounding.
+
+    Its kernels are what the latent ones stand for: clamped and rescaled as the scheme does. Clips end with the
+    quantizers; the ReLUs that they replaced are back.
 
     Raises:
       TypeError: not a tf_keras model; ValueError: the model has no satkeras quantizers.
@@ -127,20 +128,20 @@ def strip(model: keras.Model) -> keras.Model:
     graph, copies = without_quantizers(read_graph(model))
     stripped = in_form_of(model, build_model(graph))
     for layer, copy in copies.items():
-        copy.set_weights(latent_weights(layer))
+        copy.set_weights(float_weights(layer))
     return stripped
 
 
-def _annotate(layer, configs):
-    config = configs.get(layer)
-    return layer if config is None else tfmot.quantization.keras.quantize_annotate_layer(layer, config)
+def _wrapper(graph: Graph, configs):
+    """A function that wraps the layers which have a config, under names that no other layer has."""
+    names = {node.layer.name for node in graph.nodes if node.layer not in configs}
 
+    def wrapped(layer):
+        if layer not in configs:
+            return layer
+        return QuantizeWrapper(layer, configs[layer], name=new_name(f"{PREFIX}{layer.name}", names))
 
-def _fresh(model: keras.Model) -> keras.Model:
-    """A copy whose layers belong to it alone: `layer.output` of tfmot's leads into its intermediate models."""
-    copy = keras.models.clone_model(model)
-    copy.set_weights(model.get_weights())
-    return copy
+    return wrapped
 
 
 def _bits(scheme, weight_bits, activation_bits):
@@ -148,33 +149,6 @@ def _bits(scheme, weight_bits, activation_bits):
         scheme.weight_bits if weight_bits is ... else weight_bits,
         scheme.activation_bits if activation_bits is ... else activation_bits,
     )
-
-
-class _AsAnnotated(QuantizeScheme, QuantizeLayoutTransform, QuantizeRegistry):
-    """A tfmot scheme that quantizes exactly what was annotated, with the annotated configs and our own wrapper.
-
-    tfmot's own transforms replace custom configs without a word (on a convolution that a ReLU layer follows). A layer
-    that the layout transform has wrapped already is left alone.
-    """
-
-    def get_layout_transformer(self):
-        return self
-
-    def apply(self, model, layer_quantize_map):
-        def wrapped(layer):
-            config = layer_quantize_map.get(layer.name, {}).get("quantize_config")
-            return layer if config is None else QuantizeWrapper(layer, config, name_prefix=PREFIX)
-
-        return keras.models.clone_model(model, clone_function=wrapped), {}
-
-    def get_quantize_registry(self):
-        return self
-
-    def supports(self, layer):
-        return False
-
-    def get_quantize_config(self, layer):
-        raise NotImplementedError(f"Layer {layer.name!r} is annotated without a config")
 
 
 def _input_quantizer(input_range) -> InputQuantizer:

@@ -45,6 +45,9 @@ def with_quantizers(graph: Graph, placement: Placement) -> tuple[Graph, dict[Lay
     The identity layers are called `<layer>_output`, or `<layer>_input` where a stream branches off. A learned
     clip replaces the ReLU before it, of a ReLU6's maximum, too (as in SAT's MobileNets): it becomes an
     `AbsorbedReLU`, any other whose result is quantized a `MaskedReLU`. Average pools go to their input's grid.
+
+    A quantizer is frozen with the layers whose tensor it is of, that of a branch with those which read the branch; and
+    it runs in inference mode where they were called with `training=False`.
     """
     configs: dict[Layer, InjectedQuantizeConfig] = {
         layer: WeightQuantizeConfig(quantizer) for layer, quantizer in placement.weights.items()
@@ -58,11 +61,11 @@ def with_quantizers(graph: Graph, placement: Placement) -> tuple[Graph, dict[Lay
         nodes.append(node)
         return node
 
-    def quantized(source: Node, quantizer: Quantizer, name: str) -> Node:
-        name = _new_name(name, names)
-        layer = keras.layers.Activation("linear", name=name, dtype=source.layer.dtype_policy)
+    def quantized(source: Node, quantizer: Quantizer, name: str, frozen: bool) -> Node:
+        name = new_name(name, names)
+        layer = keras.layers.Activation("linear", name=name, dtype=source.layer.dtype_policy, trainable=not frozen)
         configs[layer] = OutputQuantizeConfig(quantizer)
-        return add(Node(name, layer, (source,), source.shape))
+        return add(Node(name, layer, (source,), source.shape, source.training))
 
     replaced = _relus(graph, placement, names) | _averages(graph, names)
     for node in graph.nodes:
@@ -70,15 +73,40 @@ def with_quantizers(graph: Graph, placement: Placement) -> tuple[Graph, dict[Lay
         if node in placement.branches:
             branch = parents[0], placement.branches[node]
             if branch not in branches:
-                branches[branch] = quantized(*branch, f"{node.name}_input")
+                readers = [
+                    reader
+                    for reader, wanted in placement.branches.items()
+                    if wanted == branch[1] and reader.inputs[0] is node.inputs[0]
+                ]
+                frozen = all(not reader.layer.trainable for reader in readers)
+                branches[branch] = quantized(*branch, f"{node.name}_input", frozen)
             parents = (branches[branch],)
         stored = placement.tensors.get(node)
         layer = replaced.get(node, node.layer)
-        new[node] = add(Node(node.name, layer, parents, node.shape, node.training))
+        training = _mode(node) if node in replaced else node.training
+        new[node] = add(Node(node.name, layer, parents, node.shape, training))
         if stored is not None:
-            new[node] = quantized(new[node], stored, f"{node.name}_output")
+            new[node] = quantized(new[node], stored, f"{node.name}_output", _is_frozen(node))
     inputs = tuple(next(node for node in nodes if node.layer is old.layer) for old in graph.inputs)
     return Graph(tuple(nodes), inputs, tuple(new[node] for node in graph.outputs), graph.name), configs
+
+
+def _is_frozen(node: Node) -> bool:
+    """Whether nothing that trains makes a tensor: from the layers it is of, up to those that have a kernel."""
+    if kind_of(node) in (Kind.INPUT, Kind.LINEAR):
+        return kind_of(node) is Kind.LINEAR and not node.layer.trainable
+    parents = all(map(_is_frozen, node.inputs))
+    if kind_of(node) is Kind.BATCH_NORM:
+        return parents and not node.layer.trainable
+    return parents or not node.layer.trainable
+
+
+def _mode(node: Node) -> bool | None:
+    """The `training=` argument that a node was called with, or what it reads if the node itself knows none."""
+    if node.training is not None or kind_of(node) in (Kind.INPUT, Kind.LINEAR):
+        return node.training
+    modes = {_mode(parent) for parent in node.inputs}
+    return modes.pop() if len(modes) == 1 else None
 
 
 def _relus(graph: Graph, placement: Placement, names: set[str]) -> dict[Node, Layer]:
@@ -89,7 +117,7 @@ def _relus(graph: Graph, placement: Placement, names: set[str]) -> dict[Node, La
         if stored is not None and kind_of(node) is Kind.RELU:
             name = _name_of_call(node, graph, names)
             if stored.replaces_relu:
-                found[node] = AbsorbedReLU(name=name, dtype=node.layer.dtype_policy)
+                found[node] = AbsorbedReLU(name=name, dtype=node.layer.dtype_policy, trainable=node.layer.trainable)
             else:
                 found[node] = MaskedReLU.from_config({**node.layer.get_config(), "name": name})
     return found
@@ -113,10 +141,10 @@ def _averages(graph: Graph, names: set[str]) -> dict[Node, Layer]:
 def _name_of_call(node: Node, graph: Graph, names: set[str]) -> str:
     """The layer's name for its first call, a new one for every other: layers that know their input are not shared."""
     first = next(call for call in graph.nodes if call.layer is node.layer)
-    return node.layer.name if node is first else _new_name(node.name, names)
+    return node.layer.name if node is first else new_name(node.name, names)
 
 
-def _new_name(name: str, names: set[str]) -> str:
+def new_name(name: str, names: set[str]) -> str:
     """A name that is not among `names`, and now is."""
     while name in names:
         name += "_"
@@ -132,7 +160,11 @@ def without_quantizers(graph: Graph) -> tuple[Graph, dict[Layer, Layer]]:
     """
     inner = {node.layer.layer.name for node in graph.nodes if has_quantizer(node.layer)}
     # An output's name, given back to it by an identity layer, belongs to the layer inside again.
-    dropped = {node.layer for node in graph.nodes if quantizes_tensor(node.layer) or node.layer.name in inner}
+    dropped = {
+        node.layer
+        for node in graph.nodes
+        if quantizes_tensor(node.layer) or (not has_quantizer(node.layer) and node.layer.name in inner)
+    }
     fresh = {node.layer: _unwrapped(node.layer) for node in graph.nodes if node.layer not in dropped}
     new: dict[Node, Node] = {}
     for node in graph.nodes:
@@ -165,13 +197,13 @@ def quantizer_variables(layer: Layer) -> list[tuple[QuantizerVariable, tf.Variab
     return [(declared, variables[declared.name]) for declared in quantizer.declared_variables]
 
 
-def latent_weights(layer: Layer) -> list[np.ndarray]:
-    """The float weights of a layer of a quantized model, in the order of the float layer's `get_weights()`."""
+def float_weights(layer: Layer) -> list[np.ndarray]:
+    """The weights that a layer of a quantized model computes with, unrounded, in the order of the float layer's."""
     if not has_quantizer(layer):
         return layer.get_weights()
-    kernel, _, _ = weight_variables(layer)
-    bias = [layer.layer.bias] if layer.layer.use_bias else []
-    return [variable.numpy() for variable in (kernel, *bias)]
+    latent, quantizer, variables = weight_variables(layer)
+    bias = [layer.layer.bias.numpy()] if layer.layer.use_bias else []
+    return [np.asarray(quantizer.unrounded(latent, variables)), *bias]
 
 
 def _unwrapped(layer: Layer) -> Layer:

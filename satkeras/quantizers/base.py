@@ -113,6 +113,13 @@ class Quantizer(tfmot.quantization.keras.quantizers.Quantizer, abc.ABC):
         """
         return weight
 
+    def unrounded(self, latent, variables: Mapping[str, Any]) -> tf.Tensor:
+        """What a latent weight stands for before it is rounded, in the units of the quantized weight.
+
+        By default the latent weight itself. `unrounded(latent_of(weight))` is the pretrained weight.
+        """
+        return tf.convert_to_tensor(latent)
+
     def calibrate(self, values: np.ndarray, variables: Mapping[str, Any]) -> None:
         """Sets `variables` to suit the tensor. Does nothing by default.
 
@@ -134,6 +141,11 @@ class Quantizer(tfmot.quantization.keras.quantizers.Quantizer, abc.ABC):
     def spacing(self) -> int:
         """How far the levels of the grid lie apart, in integers."""
         return 1
+
+    @property
+    def has_zero(self) -> bool:
+        """Whether 0.0 is a level, so that the zeros of a pruned kernel stay."""
+        return (self.zero_point - self.levels[0]) % self.spacing == 0
 
     @abc.abstractmethod
     def scale(self, variables: Mapping[str, Any], latent: Any = None) -> tf.Tensor:
@@ -171,8 +183,8 @@ class Quantizer(tfmot.quantization.keras.quantizers.Quantizer, abc.ABC):
         if not self.is_initialized(variables):
             unknown = " and ".join(one.name for one in self.declared_variables if one.from_data)
             raise ValueError(
-                f"its {unknown} is still unknown: train the model for at least one step, or give quantize_model "
-                "calibration_data, before it is exported"
+                f"its {unknown} is still unknown: train the model for at least one step (in which a frozen layer "
+                "learns nothing), or give quantize_model calibration_data, before it is exported"
             )
         scale = np.asarray(self.scale(variables, latent))
         axis = self.channel_axis(np.ndim(latent)) if scale.ndim else None
