@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 
 from satkeras._compat import keras
-from satkeras.calibration.ranges import kernels_of
+from satkeras.calibration.kernels import kernels_of
 
 PRUNED = 0.1  # the share of exact zeros from which on they are no accident
 

@@ -117,7 +117,7 @@ def _relus(graph: Graph, placement: Placement, names: set[str]) -> dict[Node, La
         if stored is not None and kind_of(node) is Kind.RELU:
             name = _name_of_call(node, graph, names)
             if stored.replaces_relu:
-                found[node] = AbsorbedReLU(name=name, dtype=node.layer.dtype_policy, trainable=node.layer.trainable)
+                found[node] = AbsorbedReLU.from_config({**node.layer.get_config(), "name": name})
             else:
                 found[node] = MaskedReLU.from_config({**node.layer.get_config(), "name": name})
     return found

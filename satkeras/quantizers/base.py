@@ -11,7 +11,7 @@ import tensorflow as tf
 from satkeras._compat import keras, tfmot
 from satkeras.quantizers.quant_params import QuantParams
 
-Role: TypeAlias = Literal["clip", "step", "scale", "threshold", "offset", "range", "state"]
+Role: TypeAlias = Literal["clip", "step", "scale", "threshold", "offset", "range", "state", "count"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +22,8 @@ class QuantizerVariable:
       name: the key that the quantizer finds it under, and the end of the Keras variable's name.
       role: "clip": the largest value that is not clipped; "step": the real size of one integer step; "scale": another
         factor of the tensor or of its levels; "threshold": where one level ends and the next begins; "offset": what is
-        added; "range": a statistic of the data, averaged over replicas; "state": where the training stands.
+        added; "range": a statistic of the data, averaged over replicas; "state": where the training stands; "count":
+        how often something happened, on all replicas together.
       initial: its first value.
       learned: whether gradient descent moves it.
       decayed: whether an optimizer's weight decay applies to it, see `satkeras.undecayed_variables`.
@@ -44,7 +45,7 @@ class QuantizerVariable:
 
     def create(self, layer, name: str) -> tf.Variable:
         """Adds the variable to a Keras layer under a name."""
-        statistic = self.role == "range"
+        statistic = self.role in ("range", "count")
         return layer.add_weight(
             name=name,
             shape=self.shape,
@@ -53,7 +54,7 @@ class QuantizerVariable:
             regularizer=keras.regularizers.L2(self.l2) if self.l2 else None,
             trainable=self.learned,
             synchronization=tf.VariableSynchronization.ON_READ if statistic else tf.VariableSynchronization.AUTO,
-            aggregation=tf.VariableAggregation.MEAN,
+            aggregation=tf.VariableAggregation.SUM if self.role == "count" else tf.VariableAggregation.MEAN,
         )
 
 
@@ -91,6 +92,11 @@ class Quantizer(tfmot.quantization.keras.quantizers.Quantizer, abc.ABC):
     def ends_at_largest(self) -> bool:
         """Whether it has one grid for the kernel that ends at the largest weight: see `equalize_channels`."""
         return False
+
+    @property
+    def shift(self) -> float:
+        """By how much the tensor that it reads lies above the one that it returns."""
+        return 0.0
 
     @property
     def reads_8_bits(self) -> bool:

@@ -110,7 +110,8 @@ def test_a_block_called_in_inference_mode_keeps_ranges_and_statistics_and_trains
     before = [variable.numpy() for variable in (norm.moving_mean, norm.moving_variance, *states)]
     with tf.GradientTape() as tape:
         loss = tf.reduce_sum(q(photos, training=True) ** 2)
-    gradients = dict(zip((v.name for v in q.trainable_variables), tape.gradient(loss, q.trainable_variables)))
+    names = [variable.name for variable in q.trainable_variables]
+    gradients = dict(zip(names, tape.gradient(loss, q.trainable_variables), strict=True))
     assert all(np.any(gradients[f"{name}:0"]) for name in ("quant_a/kernel", "quant_a/bias", "a_norm/beta"))
     for variable, value in zip((norm.moving_mean, norm.moving_variance, *states), before, strict=True):
         np.testing.assert_array_equal(variable, value)
