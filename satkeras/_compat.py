@@ -6,6 +6,7 @@ in satkeras imports `keras` from here, so no environment variable is needed.
 
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 import tensorflow_model_optimization as tfmot
 import tf_keras as keras
@@ -28,6 +29,7 @@ __all__ = [
     "output_variables",
     "serializable",
     "tfmot",
+    "value_of",
     "weight_variables",
 ]
 
@@ -67,6 +69,11 @@ def output_variables(wrapper) -> Any:
 def first_call(layer):
     """The node of a layer's first call in a functional model, None before there is one."""
     return layer._inbound_nodes[0] if layer is not None and layer._inbound_nodes else None
+
+
+def value_of(variable) -> np.ndarray:
+    """The value of a variable, of one that a distribution strategy mirrors, too, or of an array."""
+    return np.asarray(tf.convert_to_tensor(variable))
 
 
 def in_xla() -> bool:

@@ -146,7 +146,7 @@ def _require_codes_of_floats(plan: Plan) -> None:
     if moved:
         raise ExportError(
             "input_type='float32' needs an input_range in which 0.0 is one of the 256 codes, as in (-1, 127/128): "
-            "TFLite would round the others half a step away. Take input_type='uint8' and feed pixels as they are stored",
+            "TFLite would round the others half a step away. Take input_type='uint8' and feed pixels as they are",
             [(name, "0.0 lies between two codes of its range") for name in moved],
         )
 

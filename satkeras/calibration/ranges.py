@@ -144,35 +144,45 @@ class _Shift:
     before: Moments = dataclasses.field(default_factory=Moments)
     after: Moments = dataclasses.field(default_factory=Moments)
 
+    def __post_init__(self):
+        self._own = [variable.numpy() for variable in self._variables]
+
+    @property
+    def _variables(self) -> list[tf.Variable]:
+        layer = self.node.layer
+        is_norm = kind_of(self.node) is Kind.BATCH_NORM
+        return [layer.moving_mean, layer.moving_variance] if is_norm else [layer.layer.bias]
+
     def output(self, inputs: list, before: tuple) -> tf.Tensor:
         """The layer's output for a batch, corrected by the change in this batch alone; takes note of the change."""
+        self._set(self._own)
         plain = None if kind_of(self.node) is Kind.BATCH_NORM else _call(self.node, inputs)
         after = moments_of(_seen(self.node, inputs, plain))
         self.before.add(*before)
         self.after.add(*after)
-        if plain is not None:
-            return plain - tf.cast(after[0] - before[0], plain.dtype) if self.trained else plain
-        return _normalized(self.node.layer, inputs[0], *self._statistics(before[:2], after[:2]))
+        # In the layer itself, because the rounding of a bias behind it reads its variables.
+        self._set(self._corrected(before[:2], after[:2]))
+        return _call(self.node, inputs)
 
     def apply(self) -> None:
         """Changes the layer by what all batches showed."""
-        before, after = ((moments.mean, moments.variance) for moments in (self.before, self.after))
-        if kind_of(self.node) is Kind.BATCH_NORM:
-            mean, variance = self._statistics(before, after)
-            self.node.layer.moving_mean.assign(np.float32(mean))
-            self.node.layer.moving_variance.assign(np.float32(variance))
-        elif self.trained:
-            bias = self.node.layer.layer.bias
-            bias.assign_sub(np.float32(after[0] - before[0]))
+        self._set(self._corrected(*((moments.mean, moments.variance) for moments in (self.before, self.after))))
 
-    def _statistics(self, before, after) -> tuple[np.ndarray, np.ndarray]:
-        """The moving statistics, moved as those of the data moved; the data's own in a network never trained."""
+    def _set(self, values) -> None:
+        for variable, value in zip(self._variables, values, strict=True):
+            variable.assign(np.float32(value))
+
+    def _corrected(self, before, after) -> list[np.ndarray]:
+        """The variables, moved as the data's moments moved; in a network never trained a batch norm takes the data's."""
+        (old_mean, old_variance), (mean, variance) = before, after
+        if kind_of(self.node) is not Kind.BATCH_NORM:
+            return [self._own[0] - (mean - old_mean) if self.trained else self._own[0]]
         if not self.trained:
-            return after
-        norm, (old_mean, old_variance), (mean, variance) = self.node.layer, before, after
-        change = (variance + norm.epsilon) / (old_variance + norm.epsilon)
-        moved = (norm.moving_variance.numpy() + norm.epsilon) * change - norm.epsilon
-        return norm.moving_mean.numpy() + mean - old_mean, np.maximum(moved, 0)
+            return [mean, variance]
+        own_mean, own_variance = self._own
+        epsilon = self.node.layer.epsilon
+        moved = (own_variance + epsilon) * (variance + epsilon) / (old_variance + epsilon) - epsilon
+        return [own_mean + mean - old_mean, np.maximum(moved, 0)]
 
 
 def _was_trained(model: keras.Model) -> bool:

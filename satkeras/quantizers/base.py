@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal, TypeAlias
 import numpy as np
 import tensorflow as tf
 
-from satkeras._compat import keras, tfmot
+from satkeras._compat import keras, tfmot, value_of
 from satkeras.quantizers.quant_params import QuantParams
 
 Role: TypeAlias = Literal["clip", "step", "scale", "threshold", "offset", "range", "state", "count"]
@@ -54,8 +54,16 @@ class QuantizerVariable:
             regularizer=keras.regularizers.L2(self.l2) if self.l2 else None,
             trainable=self.learned,
             synchronization=tf.VariableSynchronization.ON_READ if statistic else tf.VariableSynchronization.AUTO,
-            aggregation=tf.VariableAggregation.SUM if self.role == "count" else tf.VariableAggregation.MEAN,
+            aggregation=self._aggregation,
         )
+
+    @property
+    def _aggregation(self) -> tf.VariableAggregation:
+        if self.role == "count":
+            return tf.VariableAggregation.SUM
+        # Whole numbers have no mean; they are set alike on all replicas.
+        floating = tf.as_dtype(self.dtype).is_floating
+        return tf.VariableAggregation.MEAN if floating else tf.VariableAggregation.ONLY_FIRST_REPLICA
 
 
 class Quantizer(tfmot.quantization.keras.quantizers.Quantizer, abc.ABC):
@@ -97,6 +105,11 @@ class Quantizer(tfmot.quantization.keras.quantizers.Quantizer, abc.ABC):
     def shift(self) -> float:
         """By how much the tensor that it reads lies above the one that it returns."""
         return 0.0
+
+    @property
+    def marks_problems(self) -> bool:
+        """Whether under XLA, which has no errors, its result is NaN where training should stop."""
+        return False
 
     @property
     def reads_8_bits(self) -> bool:
@@ -173,7 +186,7 @@ class Quantizer(tfmot.quantization.keras.quantizers.Quantizer, abc.ABC):
 
     def is_initialized(self, variables: Mapping[str, Any]) -> bool:
         """Whether every variable that data set has seen some."""
-        return all(np.asarray(variables[one.name]).any() for one in self.declared_variables if one.from_data)
+        return all(value_of(variables[one.name]).any() for one in self.declared_variables if one.from_data)
 
     def quant_params(self, variables: Mapping[str, Any], latent: np.ndarray | None = None) -> QuantParams:
         """The integer grid of the quantized tensor; the arguments are those of `scale`.

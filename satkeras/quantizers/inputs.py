@@ -66,6 +66,10 @@ class InputQuantizer(Quantizer):
         return shift if abs(shift) > 1e-3 * self._scale else 0.0
 
     @property
+    def marks_problems(self):
+        return True
+
+    @property
     def declared_variables(self):
         return (QuantizerVariable("strays", "count", 0, learned=False, dtype="int64"),)
 

@@ -71,8 +71,9 @@ class MovingRangeQuantizer(Quantizer):
     """Activations scaled by a moving average of their largest magnitude.
 
     Forward: clip to [0, r] or [-r, r] and round to `2^k - 1` (signed: `2^(k-1) - 1` a side) steps; r is the moving
-    average of `max|x|` over the training batches. Before the first of them, r is that of the batch at hand. In
-    training r is at least that of the batch: the average lags behind a network that grows, and would clip it.
+    average of `max|x|` over the training batches, on all replicas together. Before the first of them, r is that of the
+    batch at hand. In training r is at least that of the batch: the average lags behind a network that grows, and would
+    clip it.
     Gradient: 1 in training, where all values lie inside the range; otherwise 1 inside and 0 outside; none for r.
     int8 holds every width.
 
@@ -117,7 +118,7 @@ class MovingRangeQuantizer(Quantizer):
 
     def _tracked(self, x, variable):
         # Above zero even for a tensor of zeros: a range of zero means that no batch was seen.
-        seen = tf.maximum(self._largest(x), SMALLEST_RANGE)
+        seen = tf.maximum(_of_all_replicas(self._largest(x)), SMALLEST_RANGE)
         past = tf.convert_to_tensor(variable)
         updated = tf.where(past > SMALLEST_RANGE, self.decay * past + (1 - self.decay) * seen, seen)
         variable.assign(updated)
@@ -134,6 +135,14 @@ class MovingRangeQuantizer(Quantizer):
 
     def scale(self, variables, latent=None):
         return step_size(_usable(tf.convert_to_tensor(variables["range"])), self.levels)
+
+
+def _of_all_replicas(largest):
+    """The largest of what the replicas of a distributed training step have, so that they keep one range."""
+    replica = tf.distribute.get_replica_context()
+    if replica is None or replica.num_replicas_in_sync == 1:
+        return largest
+    return tf.reduce_max(replica.all_gather(largest[None], axis=0))
 
 
 def _usable(largest):

@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 import tensorflow as tf
 
-from satkeras._compat import in_xla
+from satkeras._compat import in_xla, value_of
 from satkeras.formulas import clustering, kernels
 from satkeras.formulas.rounding import at_least_ste, scale_gradient
 from satkeras.formulas.staircases import staircase
@@ -59,6 +59,10 @@ class StepQuantizer(Quantizer):
         return int(np.diff(self.level_set).min())
 
     @property
+    def marks_problems(self):
+        return True
+
+    @property
     def declared_variables(self):
         if self.num_bits is None:
             return ()
@@ -88,7 +92,7 @@ class StepQuantizer(Quantizer):
 
     def move_thresholds(self, positions: np.ndarray, variables) -> None:
         """Puts the steps at these values of the tensor."""
-        beta = max(float(variables["beta"]), SMALLEST_SCALE)
+        beta = max(float(value_of(variables["beta"])), SMALLEST_SCALE)
         variables["thresholds"].assign((positions * beta).astype(np.float32))
 
     @abc.abstractmethod

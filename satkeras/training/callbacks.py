@@ -8,7 +8,7 @@ take part: not those that `set_phase` has switched off or fixed, nor those of fr
 
 import numpy as np
 
-from satkeras._compat import keras
+from satkeras._compat import keras, value_of
 from satkeras.training.phases import Staircase, required_staircases
 
 
@@ -25,7 +25,7 @@ class _Temperature(keras.callbacks.Callback):
         """Moves every temperature on by one."""
         for staircase in self._trained:
             temperature = staircase.variables["temperature"]
-            temperature.assign(self.next_temperature(float(temperature)))
+            temperature.assign(self.next_temperature(float(value_of(temperature))))
 
     def next_temperature(self, temperature: float) -> float:
         """What follows a temperature; 0 is that of a quantizer which was not trained."""

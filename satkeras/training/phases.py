@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from satkeras._compat import first_call, keras, output_variables, weight_variables
+from satkeras._compat import first_call, keras, output_variables, value_of, weight_variables
 from satkeras.calibration.data import Batches, InputData
 from satkeras.calibration.sampling import Sample
 from satkeras.calibration.units import CheckedBatches, batch_size_for
@@ -45,7 +45,7 @@ class Staircase:
     @property
     def is_trained(self) -> bool:
         """Whether it is neither switched off nor fixed."""
-        return int(self.variables["phase"]) == SOFT
+        return int(value_of(self.variables["phase"])) == SOFT
 
 
 def staircases(model: keras.Model) -> list[Staircase]:
@@ -134,10 +134,11 @@ def set_thresholds(model: keras.Model, data: InputData) -> None:
         if has_quantizer(node.layer) and isinstance(node.layer.quantize_config.quantizer, InputQuantizer)
     }
     batches = CheckedBatches(Batches(data, model, "data", batch_size_for(model)), quantizers)
+    next(iter(batches))  # raises for data that do not fit, whether or not there is anything to set
     nodes = [node for node in graph.nodes if node.layer in found and _needs_thresholds(found[node.layer])]
     if not nodes:
         return
-    phases = {layer: int(staircase.variables["phase"]) for layer, staircase in found.items()}
+    phases = {layer: int(value_of(staircase.variables["phase"])) for layer, staircase in found.items()}
     for staircase in found.values():
         staircase.variables["phase"].assign(OFF)
     samples = [Sample() for _ in nodes]

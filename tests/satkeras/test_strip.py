@@ -25,7 +25,8 @@ def pretrained():
     norm = model.get_layer("norm")
     norm.moving_mean.assign(values.mean((0, 1, 2)))
     norm.moving_variance.assign(values.var((0, 1, 2)))
-    norm.trainable = False  # calibration would correct what rounding changed
+    for layer in model.layers:
+        layer.trainable = False  # calibration would correct what rounding changed
     return model, images
 
 
@@ -71,6 +72,8 @@ def test_names_that_look_like_the_librarys_own(kind, names, pretrained):
     stack = [layers.InputLayer((6, 6, 1)), layers.Conv2D(3, 3, name=names[0]), kind(names[1])]
     model = tf_keras.Sequential([*stack, layers.Flatten(name="flat"), layers.Dense(2, name="head")])
     expected = model.predict(images, verbose=0)
+    for layer in model.layers:
+        layer.trainable = False
     for bits in (None, 8):
         q = satkeras.quantize_model(model, "int8", weight_bits=bits, activation_bits=bits, calibration_data=images)
         stripped = satkeras.strip(q)
