@@ -173,7 +173,7 @@ class _Shift:
             variable.assign(np.float32(value))
 
     def _corrected(self, before, after) -> list[np.ndarray]:
-        """The variables, moved as the data's moments moved; in a network never trained a batch norm takes the data's."""
+        """The variables, moved as the data's moments moved; in a network never trained batch norms take the data's."""
         (old_mean, old_variance), (mean, variance) = before, after
         if kind_of(self.node) is not Kind.BATCH_NORM:
             return [self._own[0] - (mean - old_mean) if self.trained else self._own[0]]
