@@ -1,7 +1,7 @@
 """Random small networks through the whole chain: quantize, calibrate, export, compare integers.
 
 A fixed hundred here, a thousand with a fresh seed in the nightly run. None may differ, in XNNPACK's kernels or the
-reference ones, and 99 of 100 must have a file.
+reference ones, and 99 of 100 must have a file; of the fixed ones all have.
 """
 
 import collections
@@ -32,7 +32,7 @@ from tflite_export.verification.verify import breaches, input_codes, verify
 
 IMAGES = 4
 # What a drawn network may be refused for: its batch norms are wild, and its ranges sometimes far apart.
-REASONS = "so small beside their bias|TFLite takes|ADD takes|ADD cannot read|is no level of its input's grid"
+REASONS = "so small beside their bias|ADD takes|ADD cannot read|is no level of its input's grid"
 WEIGHT_BITS = {"qn": ["ternary", "3bit+-2", "3bit+-4", 1, 2, 3, 4, 5, 8]}
 ACTIVATION_BITS = {"qn": [1, 2, 3, 4, 8]}
 
@@ -243,7 +243,7 @@ def outcomes(seeds) -> tuple[collections.Counter, dict[str, list[str]]]:
 def test_a_fixed_hundred(first):
     """In tens, so that several processes share them."""
     operators, refused = outcomes(range(first, first + 10))
-    assert len(refused) <= 2, refused  # seeds 10 and 14 have ADDs of ranges that lie too far apart
+    assert not refused
     assert {"CONV_2D", "RESHAPE"} <= set(operators)
 
 

@@ -4,8 +4,9 @@ import dataclasses
 
 import numpy as np
 
+from tflite_export.lowering.additions import add_operator, copy_for_add
 from tflite_export.lowering.pending import Pending, WeightedSum
-from tflite_export.lowering.requantize import add_operator, linear_operator, multiply_operator
+from tflite_export.lowering.requantize import linear_operator, multiply_operator
 from tflite_export.operators import Convolution, DepthwiseConvolution, FullyConnected, Reshape
 from tflite_export.plan import Activation, Tensor
 
@@ -24,8 +25,17 @@ def identity(x: Tensor) -> Pending:
 
 
 def close_add(walk, pending: Pending, output: Tensor, activation: Activation) -> Tensor:
-    """ADD."""
-    return walk.append(add_operator(pending, output, activation))
+    """ADD, after a MUL for an input on a grid that it cannot read."""
+    sources = pending.inputs
+    inputs = []
+    for x, other in zip(sources, reversed(sources), strict=True):
+        copy = copy_for_add(x, other, output)
+        if copy is not x:
+            copy = dataclasses.replace(copy, name=walk.named(copy.name))
+            walk.append(multiply_operator(requantized(x), copy, "none"))
+        inputs.append(copy)
+    operator = add_operator(dataclasses.replace(pending, inputs=tuple(inputs)), output, activation)
+    return walk.append(dataclasses.replace(operator, sources=sources))
 
 
 def close_product(walk, pending: Pending, output: Tensor, activation: Activation) -> Tensor:

@@ -1,51 +1,22 @@
 """The integers of one operator: from a result in real numbers and the grid it is stored on."""
 
-import dataclasses
 import itertools
 
 import numpy as np
 
 from satkeras.models.bias_rounding import LARGEST_BIAS
 from satkeras.quantizers.int8 import LARGEST_WEIGHT, narrowed
-from tflite_export.lowering.grids import require_true_scale
 from tflite_export.lowering.pending import Pending, Problem, WeightedSum
-from tflite_export.operators import Add, FullyConnected, LinearOperator, MultiplyConstant
-from tflite_export.operators.elementwise import LARGEST_NUDGE
+from tflite_export.operators import FullyConnected, LinearOperator, MultiplyConstant
 from tflite_export.plan import KERNELS, Activation, Tensor
 
 # What XNNPACK takes: a larger or smaller multiplier falls back to kernels that round twice, or does not load.
 LARGEST_MULTIPLIER = 2.0**8
+SATURATING_MULTIPLIER = 255.5
 SMALLEST_MULTIPLIER = 2.0**-32
-SMALLEST_ADD_RATIO = 2.0**-10
 SMALLEST_PRODUCT_RATIO = 2.0**-16
 # Below it a scale times a scale leaves float32's normal numbers.
 SMALLEST_SCALE = np.float32(2.0**-60)
-# How many steps an ADD's output scale can take to either side.
-ADD_NUDGES = 40
-
-
-def add_operator(pending: Pending, output: Tensor, activation: Activation) -> Add:
-    """ADD; its output's scale moves by up to 4e-5 until all families of kernels agree on every pair of inputs.
-
-    Raises:
-      Problem: its inputs lie on grids that it cannot read.
-    """
-    for x in pending.inputs:
-        require_true_scale(x, "ADD")
-        if not SMALLEST_ADD_RATIO <= x.scale / output.scale < LARGEST_MULTIPLIER:
-            raise Problem(
-                f"the step of {x.name} is {x.scale / output.scale:g} times its own; ADD takes 2^-10 .. 2^8. Train on, "
-                "or calibrate anew: one of the two ranges is far from what the tensors hold"
-            )
-    planned = Add(pending.inputs, output, layers=pending.layers, activation=activation)
-    pairs = np.meshgrid(*(x.codes.astype(np.float32) for x in pending.inputs))
-    for nudge in sorted(range(-ADD_NUDGES, ADD_NUDGES + 1), key=abs):
-        scale = np.float32(float(output.scale) * (1 + nudge / ADD_NUDGES * LARGEST_NUDGE))
-        nudged = dataclasses.replace(planned, output=dataclasses.replace(output, scale=scale))
-        results = [np.asarray(nudged.compute(pairs, kernels)) for kernels in ("xnnpack", "reference")]
-        if np.array_equal(*results):
-            return nudged
-    return planned
 
 
 def multiply_operator(pending: Pending, output: Tensor, activation: Activation) -> MultiplyConstant:
@@ -111,11 +82,9 @@ def linear_operator(pending: Pending, x: Tensor, output: Tensor, activation: Act
     if lost.any():
         weights, unit, steps = _constant_channels(total, x, output, lost, weights, unit, steps)
         multiplier = x.step * unit / output.step
-    if multiplier.max() >= LARGEST_MULTIPLIER:
-        raise Problem(
-            f"a step of its sum is {multiplier.max():g} output steps; TFLite takes less than 2^8: its output range is "
-            "tiny. Calibrate anew, or train on"
-        )
+    # Where a step of the sum is beyond the output's last level, 255 of its own, it is so with a smaller one, too.
+    saturating = multiplier >= SATURATING_MULTIPLIER
+    unit = np.where(saturating, unit * (SATURATING_MULTIPLIER / multiplier), unit)
     _require_weights_in_int8(total, weights)
     window = {"window": total.window} if total.kind is not FullyConnected else {}
     operator = total.kind(
@@ -128,6 +97,7 @@ def linear_operator(pending: Pending, x: Tensor, output: Tensor, activation: Act
         activation=activation,
         name=total.name,
         constant_channels=tuple(np.flatnonzero(lost).tolist()),
+        saturating_channels=tuple(np.flatnonzero(saturating).tolist()),
         **window,
     )
     _require_sums_in_int32(operator)

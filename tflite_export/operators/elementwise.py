@@ -35,11 +35,19 @@ class Sum(Operator):
 
     def _shifted_once(self, left, right):
         """XNNPACK's qs8-vadd: 21-bit multipliers, one shift that rounds half up."""
-        ratios = [x.scale / self.output.scale for x in self.inputs]
-        shift = 20 - math.frexp(float(max(ratios)))[1] + 1
+        ratios, shift = self._ratios, self._shift
         multipliers = [float(np.rint(np.ldexp(np.float64(ratio), shift))) for ratio in ratios]
         total = left * multipliers[0] + self.sign * right * multipliers[1]
         return tf.floor((total + 2.0 ** (shift - 1)) * 2.0**-shift)
+
+    @property
+    def _ratios(self) -> list[np.float32]:
+        return [x.scale / self.output.scale for x in self.inputs]
+
+    @property
+    def _shift(self) -> int:
+        """By how many bits XNNPACK's multipliers are shifted: the larger one has 21."""
+        return 20 - math.frexp(float(max(self._ratios)))[1] + 1
 
     def _rescaled_thrice(self, left, right, kernels: str):
         """gemmlowp's: both inputs, 20 bits to the left, on twice the larger scale; then their sum on the output's."""
@@ -61,14 +69,13 @@ class Sum(Operator):
         """Their schemas differ."""
 
     def slack(self):
-        """Its 21-bit multipliers, and by how much scales were moved, on the farthest values of both inputs."""
-        ratios = [float(x.scale / self.output.scale) * self.output.step / x.step for x in self.inputs]
-        moved = [min(abs(ratio - 1), 2 * LARGEST_NUDGE) for ratio in ratios]  # its own, and that of an ADD before it
-        reach = [
-            max(abs(x.lowest - x.zero_point), abs(x.highest - x.zero_point)) * x.step / self.output.step
-            for x in self.inputs
-        ]
-        return 1e-3 + sum((move + 2.0**-20) * far for move, far in zip(moved, reach, strict=True))
+        """Its multipliers' last bit, and by how much scales were moved, on the farthest codes of both inputs."""
+        total = 1e-3
+        for x, ratio in zip(self.inputs, self._ratios, strict=True):
+            moved = min(abs(float(ratio) * self.output.step / x.step - 1), 2 * LARGEST_NUDGE)  # by an ADD before, too
+            reach = max(abs(x.lowest - x.zero_point), abs(x.highest - x.zero_point))
+            total += reach * (moved * x.step / self.output.step + 2.0 ** -(self._shift + 1))
+        return total
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

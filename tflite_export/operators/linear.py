@@ -34,6 +34,7 @@ class LinearOperator(Operator):
       name: of the Keras layer whose kernel it holds.
       bits: 4 or 2 where the file packs the weights.
       constant_channels: channels whose weights are stored as zeros, since they cannot move the output's level.
+      saturating_channels: channels whose every sum but 0 is clipped, and whose scale is smaller than the model's.
     """
 
     weights: np.ndarray
@@ -43,6 +44,7 @@ class LinearOperator(Operator):
     name: str = dataclasses.field(kw_only=True, default="linear")
     bits: int = dataclasses.field(kw_only=True, default=8)
     constant_channels: tuple[int, ...] = dataclasses.field(kw_only=True, default=())
+    saturating_channels: tuple[int, ...] = dataclasses.field(kw_only=True, default=())
 
     @property
     def weight_bytes(self) -> int:

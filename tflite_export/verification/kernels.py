@@ -60,20 +60,42 @@ def _problems(operator: LinearOperator, layers: list[Node], stored) -> Iterator[
         yield "its kernel has a zero point"
     varying = np.ones(len(factor), bool)
     varying[list(operator.constant_channels)] = False
+    shrunk = np.ones(len(factor))
+    if operator.saturating_channels:
+        shrunk, comparable = _shrunk(operator, expected, factor, unit, integers)
+        varying &= comparable
     if expected is not None:
         # float32 is enough for 127 steps and a tolerance of a thousandth, and half the memory.
-        off = expected.reshape(-1, len(factor)) * (factor / unit).astype(np.float32) - integers
+        off = expected.reshape(-1, len(factor)) * (factor / unit / shrunk).astype(np.float32) - integers
         off = np.abs(off[:, varying], out=off[:, varying]).max(initial=0)
         if not off < CLOSE:
             yield f"its kernel in the file is {off:g} int8 steps from the training model's quantized kernel"
     if bias_of_file is not None:
-        steps = bias_of_file.scale * (output.step / float(output.scale))
+        steps = shrunk * bias_of_file.scale * (output.step / float(output.scale))
         # Where it is large, the float32 scale's own rounding counts.
         off = np.abs(bias_of_file.values - bias / steps) - 1e-6 * np.abs(bias) / steps
         # Packed weights have wider steps, to which the bias is rounded from the narrower ones.
         allowed = 0.5 + (0.1 if operator.bits < 8 else CLOSE)
         if not off[varying].max(initial=0) < allowed:
             yield f"its bias in the file is {off[varying].max():g} steps from the training model's"
+
+
+def _shrunk(operator: LinearOperator, expected, factor, unit, integers):
+    """By how much the model's steps are larger than the file's, in channels whose every sum but 0 is clipped.
+
+    Returns:
+      For each channel that number, and whether it can be told: it cannot where all weights are 0, and is not accepted
+      where it is below 1, or where a step of the file's sums does not reach over the whole output.
+    """
+    model = np.abs(np.ones_like(integers) if expected is None else expected.reshape(integers.shape)).max(0)
+    file = np.abs(integers).max(0)
+    shrunk = np.ones(len(factor))
+    chosen = np.zeros(len(factor), bool)
+    chosen[list(operator.saturating_channels)] = True
+    known = chosen & (file > 0) & (model > 0)
+    shrunk[known] = (model * np.abs(factor))[known] / (file * unit)[known]
+    accepted = (shrunk >= 1 - CLOSE) & (operator.multiplier >= 255)
+    return np.where(known & accepted, shrunk, 1.0), known | ~chosen
 
 
 def _folded(layers: list[Node], channels: int):

@@ -9,6 +9,9 @@ from satkeras._compat import keras
 from satkeras.quantizers.int8 import narrowed
 from tflite_export.plan import Operator, Plan, Tensor
 
+# So many images take longer than to trace a graph.
+TRACED_FROM = 500
+
 
 class IntegerOperator(keras.layers.Layer):
     """Computes one operator of a plan: float32 tensors of int8 values in, the same out."""
@@ -50,13 +53,22 @@ def build_twin(plan: Plan, kernels: str = "xnnpack") -> keras.Model:
     return keras.Model(inputs, outputs if len(outputs) > 1 else outputs[0], name="integer_model")
 
 
-def twin_tensors(plan: Plan, kernels: str = "xnnpack") -> Callable[[Sequence[np.ndarray]], dict[Tensor, np.ndarray]]:
-    """A function from a batch of input codes, an array for each input, to the integers of all tensors of the plan."""
+def twin_tensors(
+    plan: Plan, kernels: str = "xnnpack", images: int = 1
+) -> Callable[[Sequence[np.ndarray]], dict[Tensor, np.ndarray]]:
+    """A function from a batch of input codes, an array for each input, to the integers of all tensors of the plan.
+
+    Args:
+      plan: what it computes.
+      kernels: the family whose arithmetic it follows, one of `KERNELS`.
+      images: how many it will see; for many a graph is traced first, which takes seconds and computes faster.
+    """
     inputs, values = _symbolic(plan, kernels)
     model = keras.Model(inputs, list(values.values()))
+    call = tf.function(model, autograph=False, reduce_retracing=True) if images > TRACED_FROM else model
 
     def compute(codes):
-        results = tf.nest.flatten(model(list(codes), training=False))
+        results = tf.nest.flatten(call(list(codes), training=False))
         return {tensor: narrowed(value, np.int32) for tensor, value in zip(values, results, strict=True)}
 
     return compute

@@ -45,38 +45,39 @@ def verify(
       ValueError: the images do not fit the model's inputs.
     """
     codes = [input_codes(x, values) for x, values in zip(plan.inputs, images, strict=True)]
-    twins = {family: twin_tensors(plan, family) for family in dict.fromkeys((kernels, *families))}
+    count = len(codes[0])
+    twins = {family: twin_tensors(plan, family, count) for family in dict.fromkeys((kernels, *families))}
     # A float32 layer rounds once, as XNNPACK does.
-    once = twins.get("xnnpack") or twin_tensors(plan, "xnnpack")
+    once = twins.get("xnnpack") or twin_tensors(plan, "xnnpack", count)
     interpreter = open_interpreter(expose(plan, content), kernels)
     training = _Training(model, plan)
     counts = {operator: _Counts(bound=training.bound(operator)) for operator in plan.operators}
     answers = Answers(plan.outputs[0], labels)
-    for start in range(0, len(codes[0]), BATCH):
+    for start in range(0, count, BATCH):
         batch = [values[start : start + BATCH] for values in codes]
         from_twins = {family: twin(batch) for family, twin in twins.items()}
         from_once = from_twins.get("xnnpack") or once(batch)
         from_file = _run(interpreter, plan, batch)
         from_model, output = training.tensors(batch)
-        for operator, count in counts.items():
+        for operator, counted in counts.items():
             tensor = operator.output
-            count.add_file(from_twins[kernels][tensor], from_file[tensor])
+            counted.add_file(from_twins[kernels][tensor], from_file[tensor])
             if operator.layers:
                 sources = operator.sources or operator.inputs
-                count.add_layer(from_once[tensor], training.layer(operator, [from_once[x] for x in sources]), tensor)
+                counted.add_layer(from_once[tensor], training.layer(operator, [from_once[x] for x in sources]), tensor)
             if tensor in from_model:
-                count.add_model(from_file[tensor], from_model[tensor])
+                counted.add_model(from_file[tensor], from_model[tensor])
         answers.add("model", output, real=True)
         answers.add("file", from_file[plan.outputs[0]])
         for family, values in from_twins.items():
             answers.add(family, values[plan.outputs[0]])
     return Verification(
-        images=len(codes[0]),
+        images=count,
         kernels=kernels,
         top1_agreement=answers.agreement("model", "file"),
         twin_top1_agreement=answers.agreement(kernels, "file"),
         answer=answers.kind,
-        tensors=tuple(count.comparison(operator) for operator, count in counts.items()),
+        tensors=tuple(counted.comparison(operator) for operator, counted in counts.items()),
         model_accuracy=answers.accuracy("model"),
         families=tuple(
             FamilyResult(family, answers.agreement(family, "model"), answers.accuracy(family)) for family in twins

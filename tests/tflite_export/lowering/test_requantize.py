@@ -121,3 +121,23 @@ def test_no_sum_wraps(step, bias, fits):
         return
     with pytest.raises(Problem, match="the sum of channel 0 can reach"):
         linear_operator(pending, x, y, "none")
+
+
+@pytest.mark.parametrize("zero_point, activation", [(-128, "none"), (0, "none"), (112, "relu")])
+@pytest.mark.parametrize("steps", [255.6, 256, 1e4, 1e12])
+def test_a_sum_of_steps_beyond_the_last_level_only_saturates(steps, zero_point, activation):
+    """TFLite takes multipliers below 2^8."""
+    x = Tensor("x", (2,), np.float32(1), 0, 1.0)
+    lowest = zero_point if activation == "relu" else -128
+    output = Tensor("y", (2,), np.float32(1 / steps), zero_point, 1 / steps, lowest)
+    total = WeightedSum(
+        FullyConnected, "dense", np.array([[1, 0], [-2, 0]]), 1, np.array([1.0, 1.0]), np.array([3.0, -1.0])
+    )
+    operator = linear_operator(Pending((x,), (), close_sum, total), x, output, activation)
+    assert operator.multiplier.max() < 2**8
+    assert operator.saturating_channels == (0, 1)
+    values = np.array([[-3, 0], [0, 0], [1, 2], [1, 1], [-128, 127]], np.float32)
+    levels = (values @ total.weights + total.bias) * steps
+    exact = np.clip(levels + zero_point, output.lowest, 127)
+    for kernels in KERNELS:
+        np.testing.assert_array_equal(np.asarray(operator.compute([values], kernels)), exact)
