@@ -58,11 +58,11 @@ class Moments:
     @property
     def variance(self) -> np.ndarray:
         """Of all values of a channel, about the mean of all."""
-        return self._squares / self.count
+        return np.asarray(self._squares / self.count)
 
 
 def moments_of(tensor) -> tuple[np.ndarray, np.ndarray, int]:
     """Mean, variance and number of the values of each channel, the last axis, of one batch."""
     axes = list(range(len(tensor.shape) - 1))
     mean, variance = tf.nn.moments(tf.cast(tensor, tf.float64) if tf.size(tensor) < 2**20 else tensor, axes)
-    return np.float64(mean), np.float64(variance), int(tf.size(tensor)) // int(tensor.shape[-1])
+    return np.asarray(mean, np.float64), np.asarray(variance, np.float64), int(tf.size(tensor)) // int(tensor.shape[-1])

@@ -15,7 +15,8 @@ RANGES = {"image": (0, 255), "sensor": (-4, 3.96875)}
 
 def network(by_key=False):
     image, sensor = tf_keras.Input((6, 6, 3), name="image"), tf_keras.Input((6,), name="sensor_layer")
-    features = layers.GlobalAveragePooling2D()(layers.Conv2D(8, 3, activation="relu")(image))
+    features = layers.Conv2D(8, 3, activation="relu")(layers.Conv2D(4, 3, activation="relu")(image))
+    features = layers.GlobalAveragePooling2D()(features)
     x = layers.Add()([features, layers.Dense(8, activation="relu")(sensor)])
     inputs = {"sensor": sensor, "image": image} if by_key else [image, sensor]
     return tf_keras.Model(inputs, layers.Dense(3)(x))
