@@ -7,6 +7,7 @@ in satkeras imports `keras` from here, so no environment variable is needed.
 import dataclasses
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 import tensorflow_model_optimization as tfmot
 import tf_keras as keras
@@ -18,16 +19,19 @@ from tensorflow_model_optimization.python.core.quantization.keras.quantize_schem
 from tensorflow_model_optimization.python.core.quantization.keras.quantize_wrapper import (
     QuantizeWrapperV2 as TfmotQuantizeWrapper,
 )
+from tf_keras.src.engine.base_layer import AddLoss, AddMetric
 from tf_keras.src.engine.functional import Functional
 from tf_keras.src.mixed_precision import autocast_variable
 from tf_keras.src.utils import control_flow_util
 
 __all__ = [
+    "AddLoss",
+    "AddMetric",
+    "LayerCall",
     "QuantizeLayoutTransform",
     "QuantizeRegistry",
     "QuantizeScheme",
     "TfmotQuantizeWrapper",
-    "LayerCall",
     "call_of",
     "first_call",
     "float32_variables",
@@ -40,6 +44,7 @@ __all__ = [
     "serializable",
     "takes_training",
     "tfmot",
+    "value_of",
     "weight_variables",
 ]
 
@@ -123,6 +128,11 @@ def output_variables(wrapper) -> Any:
 def first_call(layer):
     """The node of a layer's first call in a functional model, None before there is one."""
     return layer._inbound_nodes[0] if layer is not None and layer._inbound_nodes else None
+
+
+def value_of(variable) -> np.ndarray:
+    """The value of a variable, of one that a distribution strategy mirrors, too, or of an array."""
+    return np.asarray(tf.convert_to_tensor(variable))
 
 
 def in_xla() -> bool:

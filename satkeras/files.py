@@ -2,7 +2,10 @@
 
 import os
 import pathlib
+import stat
 import tempfile
+
+PREFIX = ".satkeras-"  # of temporary files: short, because the target's name may be as long as names can be
 
 
 def require_writable(path: str | os.PathLike) -> pathlib.Path:
@@ -25,7 +28,8 @@ def require_writable(path: str | os.PathLike) -> pathlib.Path:
             raise ValueError(f"path must be a file's. Received something that is neither file nor folder: {path}")
         if os.path.exists(path) and not os.access(path, os.W_OK):
             raise PermissionError(None, "the file is there and read-only")
-        with _beside(path):
+        _require_possible_name(path)
+        with tempfile.NamedTemporaryFile(dir=folder_of(path), prefix=PREFIX):
             pass
     except OSError as error:
         raise ValueError(f"path must be writable. Received: {path} ({error.strerror})") from error
@@ -34,20 +38,41 @@ def require_writable(path: str | os.PathLike) -> pathlib.Path:
 
 def write_whole(path: pathlib.Path, content: bytes) -> None:
     """Writes beside the target, then renames, so that an interrupted write leaves the old file as it was."""
-    with _beside(path, delete=False) as file:
+    with tempfile.NamedTemporaryFile(dir=folder_of(path), prefix=PREFIX, delete=False) as file:
         try:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-            os.chmod(file.name, 0o666 & ~_umask())
-            os.replace(file.name, path)
+            put_in_place(file.name, path)
         except BaseException:
             os.unlink(file.name)
             raise
 
 
-def _beside(path: pathlib.Path, delete: bool = True):
-    return tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=delete)
+def put_in_place(written: str | os.PathLike, path: pathlib.Path) -> None:
+    """Renames a finished file to `path`; a symbolic link stays and leads to it, and an old file's mode is kept.
+
+    Args:
+      written: in `folder_of(path)`, or in a folder there.
+      path: where the file goes.
+    """
+    target = os.path.realpath(path)
+    mode = stat.S_IMODE(os.stat(target).st_mode) if os.path.exists(target) else 0o666 & ~_umask()
+    os.chmod(written, mode)
+    os.replace(written, target)
+
+
+def folder_of(path: pathlib.Path) -> str:
+    """The folder of the file that `path` names, or that it leads to as a symbolic link."""
+    return os.path.dirname(os.path.realpath(path))
+
+
+def _require_possible_name(path: pathlib.Path) -> None:
+    """Raises the OSError of a name that the file system does not take, such as one that is too long."""
+    try:
+        os.lstat(path)
+    except FileNotFoundError:
+        pass
 
 
 def _umask() -> int:

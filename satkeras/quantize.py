@@ -11,15 +11,13 @@ from satkeras._compat import (
     keras,
     tfmot,
 )
-from satkeras.calibration.data import InputData
+from satkeras.calibration.data import Batches, InputData
 from satkeras.calibration.equalization import equalize_channels
-from satkeras.calibration.ranges import (
-    calibrate_weights,
-    calibration_inputs,
-    carry_over_quantizer_variables,
-    set_ranges,
-    undo_weight_transforms,
-)
+from satkeras.calibration.input_ranges import input_quantizers
+from satkeras.calibration.kernels import calibrate_weights, carry_over_latent_weights, undo_weight_transforms
+from satkeras.calibration.ranges import set_ranges
+from satkeras.calibration.units import CheckedBatches
+from satkeras.calibration.zeros import warn_about_lost_zeros
 from satkeras.models.canonical import canonical
 from satkeras.models.checks import (
     is_quantized,
@@ -29,13 +27,13 @@ from satkeras.models.checks import (
     require_supported,
 )
 from satkeras.models.graph import Graph, build_model, in_form_of, read_graph
-from satkeras.models.insertion import latent_weights, with_quantizers, without_quantizers
+from satkeras.models.insertion import float_weights, new_name, with_quantizers, without_quantizers
 from satkeras.models.keras3 import as_tf_keras
 from satkeras.models.layers import Kind, kind_of
+from satkeras.models.losses import require_copied_regularizers, require_no_loose_losses
 from satkeras.models.placement import first_layers, last_layers, place
 from satkeras.models.rewriting import CoreModel, core_model
 from satkeras.models.wrapper import QuantizeWrapper
-from satkeras.quantizers import InputQuantizer
 from satkeras.schemes import Scheme, Width, scheme_named
 
 Override = Scheme | str | Mapping[str, Width]
@@ -49,11 +47,12 @@ def quantize_model(
     *,
     weight_bits: Width | EllipsisType = ...,
     activation_bits: int | None | EllipsisType = ...,
-    input_range: tuple[float, float] = (0.0, 255.0),
+    input_range: tuple[float, float] | Mapping[str, tuple[float, float]] = (0.0, 255.0),
     overrides: Mapping[str, Override] | None = None,
     calibration_data: InputData | None = None,
     input_shape: tuple[int, ...] | None = None,
     outputs: Sequence[str] | None = None,
+    verbose: int = 1,
 ) -> keras.Model:
     """A copy of a float Keras model that trains with quantized weights and activations.
 
@@ -73,22 +72,32 @@ def quantize_model(
       activation_bits: the same for the inputs of convolutions and dense layers; for "qn" 1 to 4 and 8. All other
         tensors get 8 bits. With None for one of the two alone the model trains, to see what each costs, but has no
         file: the exporter refuses it.
-      input_range: the real values of the input's 8-bit codes 0 and 255. (0, 255) is an image as it is
-        stored; (0, 1) the same divided by 255; (-1, 127/128) Coral's.
+      input_range: the real values of the input's 8-bit codes 0 and 255, so that a stored pixel p is code p. (0, 255)
+        is an image as it is stored; (0, 1) the same divided by 255; (-1, 1) pixels / 127.5 - 1;
+        ((0 - mean) / std, (255 - mean) / std) with one mean and std for all channels; (-1, 127/128) Coral's. For inputs
+        in different units a dict by their names, `{"image": (0, 255), "sensor": (-4, 4)}`.
       overrides: by layer name (shell pattern, `*` and `?`), for convolutions and dense layers: another scheme (a name,
         such as "int8" for plain 8 bits, or a `Scheme`), or `{"weight_bits": ..., "activation_bits": ...}`.
         The last pattern that matches wins, also over the first and last layers' 8 bits.
       calibration_data: some hundred inputs, so that the copy starts where a pretrained model is: what the scheme's
         transform does to the weights is undone, DoReFa's kernels get channels of one size where a batch norm can
         undo it (see `equalize_channels`), and clip values, ranges and the statistics of batch norms are set from
-        this data. An array, a list or dict of arrays for several inputs, or a finite `tf.data.Dataset` of batches, as
-        for `fit` (labels are ignored). DoReFa's activations have a fixed range that no data can set.
+        this data, in two passes that hold a batch of it at a time. An array, a list or dict of arrays for several
+        inputs, a finite `tf.data.Dataset`, a Keras `Sequence` (labels are ignored), or a `representative_dataset`
+        function. DoReFa's activations have a fixed range that no data can set.
         Of use to a model that was never trained, too: its kernels keep the scale of their initializers, its clip
         values start at the size of its tensors, its batch norms with the statistics of the data.
       input_shape: (h, w, channels), or the like, of every input of a model whose inputs leave sizes open: a file's have
         none.
       outputs: names of layers whose results the copy returns; the model's own outputs by default. What lies behind
         them, such as the decoding of boxes, is left out.
+      verbose: 0 for no progress bar where calibration takes longer than two seconds.
+
+    What was frozen stays frozen: a layer with `trainable=False`, its kernel, and the clips and ranges of the tensors
+    that it makes. In the copy, too, `layer.trainable = False` freezes, by the copy's names.
+
+    For a file call `tflite_export.export_tflite(q, path)`. `tf.lite.TFLiteConverter` does not know what the quantizers
+    mean: at 4 bits it fails, at 8 it makes a file that computes something else.
 
     Returns:
       A tf_keras model; the layers with quantizers are tfmot `QuantizeWrapper`s named `quant_<layer>`, and each
@@ -100,19 +109,22 @@ def quantize_model(
         weights that are not finite, an argument is out of range, or a quantizer's grid does not fit int8.
     """
     base = scheme_named(scheme).with_bits(*_bits(scheme_named(scheme), weight_bits, activation_bits))
-    input_quantizer = _input_quantizer(input_range)
     model = as_tf_keras(model)
     require_quantizable(model, "quantize_model")
+    require_no_loose_losses(model)
     float_model = strip(model) if is_quantized(model) else model
     core = core_model(float_model, input_shape, outputs)
     require_supported(core)
     was_float, float_model = float_model is model, core.model
     source = read_graph(float_model)
+    require_copied_regularizers(source)
+    codes = input_quantizers(input_range, float_model)
     calibration = None
     if calibration_data is not None:
-        calibration = calibration_inputs(calibration_data, float_model, input_quantizer.low, input_quantizer.high)
+        calibration = CheckedBatches(Batches(calibration_data, float_model, "calibration_data"), codes, bool(verbose))
+        next(iter(calibration))  # raises before the long work what does not fit
     graph, copies = canonical(source)
-    placement = place(graph, _layer_schemes(graph, base, overrides or {}), base, input_quantizer)
+    placement = place(graph, _layer_schemes(graph, base, overrides or {}), base, codes)
     require_int8_grids(placement)
     quantized, configs = with_quantizers(graph, placement)
     annotated = build_model(quantized, wrap=lambda layer: _annotate(layer, configs))
@@ -120,13 +132,14 @@ def quantize_model(
         copy.set_weights(layer.get_weights())
     result = in_form_of(
         float_model if outputs else model,
-        _fresh(tfmot.quantization.keras.quantize_apply(annotated, scheme=_AsAnnotated())),
+        _fresh(tfmot.quantization.keras.quantize_apply(annotated, scheme=_AsAnnotated(quantized, configs))),
     )
     if was_float and calibration is not None:
         equalize_channels(result)
+    warn_about_lost_zeros(result)
     calibrate_weights(result)
     if not was_float:
-        carry_over_quantizer_variables(model, result)
+        carry_over_latent_weights(model, result)
     elif calibration is not None:
         undo_weight_transforms(result)
     if calibration is not None:
@@ -154,7 +167,10 @@ def check_model(model, input_shape: tuple[int, ...] | None = None, outputs: Sequ
 
 
 def strip(model: keras.Model) -> keras.Model:
-    """The float model inside a quantized one, with the latent weights as they are now.
+    """The float model that a quantized one is without its quantizers: it computes the same, but for their rounding.
+
+    Its kernels are what the latent ones stand for: clamped and rescaled as the scheme does. Clips end with the
+    quantizers; the ReLUs that they replaced are back.
 
     It has the core layers that `quantize_model` made of the model's: a SeparableConv2D comes back as the two
     convolutions that it is made of.
@@ -166,7 +182,7 @@ def strip(model: keras.Model) -> keras.Model:
     graph, copies = without_quantizers(read_graph(model))
     stripped = in_form_of(model, build_model(graph))
     for layer, copy in copies.items():
-        copy.set_weights(latent_weights(layer))
+        copy.set_weights(float_weights(layer))
     return stripped
 
 
@@ -182,19 +198,19 @@ def _fresh(model: keras.Model) -> keras.Model:
     return copy
 
 
-def _bits(scheme, weight_bits, activation_bits):
-    return (
-        scheme.weight_bits if weight_bits is ... else weight_bits,
-        scheme.activation_bits if activation_bits is ... else activation_bits,
-    )
-
-
 class _AsAnnotated(QuantizeScheme, QuantizeLayoutTransform, QuantizeRegistry):
     """A tfmot scheme that quantizes exactly what was annotated, with the annotated configs and our own wrapper.
 
     tfmot's own transforms replace custom configs without a word (on a convolution that a ReLU layer follows). A layer
     that the layout transform has wrapped already is left alone.
+
+    Args:
+      graph: what is annotated; the wrappers get names that no other layer of it has.
+      configs: the config of each annotated layer.
     """
+
+    def __init__(self, graph: Graph, configs):
+        self._names = {node.layer.name for node in graph.nodes if node.layer not in configs}
 
     def get_layout_transformer(self):
         return self
@@ -202,7 +218,9 @@ class _AsAnnotated(QuantizeScheme, QuantizeLayoutTransform, QuantizeRegistry):
     def apply(self, model, layer_quantize_map):
         def wrapped(layer):
             config = layer_quantize_map.get(layer.name, {}).get("quantize_config")
-            return layer if config is None else QuantizeWrapper(layer, config, name_prefix=PREFIX)
+            if config is None:
+                return layer
+            return QuantizeWrapper(layer, config, name=new_name(f"{PREFIX}{layer.name}", self._names))
 
         return keras.models.clone_model(model, clone_function=wrapped), {}
 
@@ -216,15 +234,11 @@ class _AsAnnotated(QuantizeScheme, QuantizeLayoutTransform, QuantizeRegistry):
         raise NotImplementedError(f"Layer {layer.name!r} is annotated without a config")
 
 
-def _input_quantizer(input_range) -> InputQuantizer:
-    try:
-        low, high = (float(bound) for bound in input_range if not isinstance(bound, str))
-    except (TypeError, ValueError) as error:
-        raise TypeError(
-            "input_range must be two numbers, the real values of the input's codes 0 and 255. Received: "
-            f"input_range={input_range!r}"
-        ) from error
-    return InputQuantizer(low, high)
+def _bits(scheme, weight_bits, activation_bits):
+    return (
+        scheme.weight_bits if weight_bits is ... else weight_bits,
+        scheme.activation_bits if activation_bits is ... else activation_bits,
+    )
 
 
 def _layer_schemes(graph: Graph, base: Scheme, overrides: Mapping[str, Override]) -> dict:

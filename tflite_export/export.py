@@ -83,6 +83,8 @@ def export_tflite(
         _require_one_of(name, given, known)
     require_quantized(model, "export_tflite")
     plan = make_plan(model)
+    if input_type == "float32":
+        _require_codes_of_floats(plan)
     if weight_storage == "packed":
         plan = pack_weights(plan)
     images = _verification_images(verify_data, model, plan)
@@ -136,6 +138,17 @@ def integer_model(model: keras.Model, kernels: str = "xnnpack") -> keras.Model:
     _require_one_of("kernels", kernels, KERNELS)
     require_quantized(model, "integer_model")
     return build_twin(make_plan(model), kernels)
+
+
+def _require_codes_of_floats(plan: Plan) -> None:
+    """Raises where a float input would reach other codes in the file than in training."""
+    moved = [x.name for x in plan.inputs if x.offset]
+    if moved:
+        raise ExportError(
+            "input_type='float32' needs an input_range in which 0.0 is one of the 256 codes, as in (-1, 127/128): "
+            "TFLite would round the others half a step away. Take input_type='uint8' and feed pixels as they are",
+            [(name, "0.0 lies between two codes of its range") for name in moved],
+        )
 
 
 def _require_one_of(name: str, given, known) -> None:

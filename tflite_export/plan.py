@@ -31,6 +31,8 @@ class Tensor:
       lowest: the smallest integer that occurs; the largest is `highest`.
       highest: see `lowest`.
       layer: the layer of the quantized model whose output this is, None if the model does not have this tensor.
+      offset: of a model's input: by how much the values that the training model takes lie above those that the file
+        states for the same code, half a step at most; 0 where 0.0 is a code of the input range.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Tensor:
     lowest: int = -128
     highest: int = 127
     layer: str | None = None
+    offset: float = 0.0
 
     @property
     def in_clip_units(self) -> bool:

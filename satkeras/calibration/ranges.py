@@ -1,196 +1,197 @@
-"""Starting a quantized model where a pretrained float model is: its weights' transform undone, its ranges from data."""
+"""Ranges and statistics of a quantized model from data, in two passes over it.
 
-from collections.abc import Sequence
-from typing import Any
+The first pass runs the model without its quantizers and samples every tensor that is quantized. The second runs it with
+them, beside the first, and finds what quantization changed in the mean and variance of each channel. Neither holds more
+than a batch and, for each tensor, a sample of fixed size.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import tensorflow as tf
 
 from satkeras._compat import keras, output_variables, weight_variables
-from satkeras.calibration.data import InputData, input_arrays
+from satkeras.calibration.sampling import Moments, Sample, moments_of
+from satkeras.calibration.units import CheckedBatches, batch_size_for
 from satkeras.models.graph import Graph, Node, read_graph
 from satkeras.models.insertion import has_quantizer, quantizes_tensor
-
-BATCH = 64
-
-
-def calibration_inputs(
-    data: InputData, model: keras.Model, low: float, high: float, argument: str = "calibration_data"
-) -> list[np.ndarray]:
-    """Calibration data as an array for each input of a model.
-
-    Args:
-      data: as for `input_arrays`.
-      model: whose inputs it is for.
-      low: the real value of the input's code 0.
-      high: that of code 255.
-      argument: what errors call the data.
-
-    Raises:
-      TypeError: the data is of no known kind.
-      ValueError: it is empty, without end, of another shape, not numeric, has NaN, or lies outside `low` .. `high`.
-    """
-    arrays = input_arrays(data, model, argument)
-    return [_checked(values, x.shape, low, high, argument) for values, x in zip(arrays, model.inputs, strict=True)]
+from satkeras.models.layers import Kind, float_class, kind_of
 
 
-def _checked(values: np.ndarray, required, low: float, high: float, argument: str) -> np.ndarray:
-    shape = ", ".join(str(size) for size in required[1:])
-    if not (np.issubdtype(values.dtype, np.number) and not np.issubdtype(values.dtype, np.complexfloating)):
-        raise ValueError(f"{argument} must be real numbers. Received: dtype={values.dtype}")
-    if values.ndim != len(required) or any(
-        size not in (None, received) for size, received in zip(required[1:], values.shape[1:], strict=True)
-    ):
-        raise ValueError(f"{argument} must have shape (n, {shape}). Received: shape {values.shape}")
-    values = values.astype(np.float32)
-    if not np.isfinite(values).all():
-        raise ValueError(f"{argument} must be finite. Received: NaN or infinity")
-    step_size = (high - low) / 255
-    if values.min() < low - step_size or values.max() > high + step_size:
-        raise ValueError(
-            f"{argument} must lie within input_range={(low, high)}. Received: values from {values.min():g} to "
-            f"{values.max():g}"
-        )
-    return values
+def set_ranges(model: keras.Model, batches: CheckedBatches, pretrained: keras.Model) -> None:
+    """Sets the range of every quantized tensor, and corrects batch norms and biases by what quantization changed.
 
-
-def calibrate_weights(model: keras.Model) -> None:
-    """Sets the variables of the weight quantizers to suit the kernels."""
-    for kernel, quantizer, variables in _kernels(model).values():
-        quantizer.calibrate(kernel.numpy(), variables)
-
-
-def undo_weight_transforms(model: keras.Model) -> None:
-    """Sets every latent kernel, which is a pretrained one, so that the quantized kernel is as close to it as can be."""
-    for kernel, quantizer, variables in _kernels(model).values():
-        kernel.assign(quantizer.latent_of(kernel.numpy(), variables))
-
-
-def carry_over_quantizer_variables(source: keras.Model, target: keras.Model) -> None:
-    """Gives the weight quantizers of `target` the variables that `source` declares for the same layer in the same way.
-
-    From a clamped full-precision model: how its pretrained kernels were scaled.
-    """
-    known = _kernels(source)
-    for name, (_, quantizer, variables) in _kernels(target).items():
-        if name in known:
-            _, before, values = known[name]
-            for shared in set(quantizer.declared_variables) & set(before.declared_variables):
-                variables[shared.name].assign(values[shared.name])
-
-
-def _kernels(model: keras.Model) -> dict[str, Any]:
-    """The `weight_variables` of every layer that has them, by the layer's name."""
-    found = {layer.name: weight_variables(layer) for layer in model.layers if has_quantizer(layer)}
-    return {name: kernel for name, kernel in found.items() if kernel is not None}
-
-
-def set_ranges(model: keras.Model, inputs: Sequence[np.ndarray], pretrained: keras.Model) -> None:
-    """Sets the range of every quantized tensor, in the order they are computed, and corrects every batch norm.
-
-    So each range suits a tensor whose predecessors are quantized. To a batch norm's moving statistics the change is
-    added that the data's statistics show from the pretrained model to the quantized one; they are not estimated anew,
-    because a network that was trained on augmented images has statistics that no plain image shows. In a network that
-    was never trained they are the data's: with those, training will normalize.
+    A range suits the tensor as the float model has it. To a batch norm's moving statistics the change is added that the
+    data's statistics show from the float model to the quantized one; they are not estimated anew, because a network
+    that was trained on augmented images has statistics that no plain image shows. In a network that was never trained
+    they are the data's: with those, training will normalize. Where no batch norm follows, the bias takes the change of
+    the mean.
 
     Args:
       model: a quantized model.
-      inputs: for each input of the model, real values of shape (n, ...). All n are held in memory, layer after layer.
+      batches: the data.
       pretrained: the float model that was quantized.
     """
     graph = read_graph(model)
-    consumers_left = {node: len(graph.consumers(node)) for node in graph.nodes}
-    statistics, trained = _statistics_in(pretrained, inputs), _was_trained(pretrained)
-    values: dict[Node, list] = {}
-    arrays = dict(zip(graph.inputs, inputs, strict=True))
+    batches = batches.of_size(batch_size_for(model))
+    trained = _was_trained(pretrained)
+    samples = {node: Sample() for node in graph.nodes if quantizes_tensor(node.layer)}
+    for batch in batches:
+        for node, inputs, _ in _float_walk(graph, batch, trained):
+            if node in samples:
+                samples[node].add(inputs[0])
+    for node, sample in samples.items():
+        quantizer, variables = output_variables(node.layer)
+        quantizer.calibrate(sample.values, variables)
+    shifts = {node: _Shift(node, trained) for node in graph.nodes if _is_corrected(node, graph)}
+    for batch in batches:
+        before = {
+            node: moments_of(_seen(node, inputs, output))
+            for node, inputs, output in _float_walk(graph, batch, trained)
+            if node in shifts
+        }
+
+        def corrected(node, inputs, before=before):
+            return shifts[node].output(inputs, before[node]) if node in shifts else _call(node, inputs)
+
+        for _ in _walk(graph, batch, corrected):
+            pass
+    for shift in shifts.values():
+        shift.apply()
+
+
+def _walk(graph: Graph, batch, compute: Callable) -> Iterator[tuple[Node, list, tf.Tensor]]:
+    """Runs a batch through a graph; yields each node with its inputs and its output, and lets go of what was read."""
+    readers_left = {node: len(graph.consumers(node)) for node in graph.nodes}
+    values: dict[Node, tf.Tensor] = dict(zip(graph.inputs, map(tf.constant, batch), strict=True))
     for node in graph.nodes:
-        if node in arrays:
-            values[node] = _batches(arrays[node])
+        if not node.inputs:
             continue
-        parents = [values[parent] for parent in node.inputs]
-        batches = parents[0] if len(parents) == 1 else [list(batch) for batch in zip(*parents, strict=True)]
-        if quantizes_tensor(node.layer):
-            quantizer, variables = output_variables(node.layer)
-            quantizer.calibrate(np.concatenate([np.ravel(batch.numpy()) for batch in batches]), variables)
-        if node.name in statistics and node.layer.trainable:
-            if trained:
-                _correct(node.layer, statistics[node.name], _relative_statistics(node.layer, batches))
-            else:
-                _set(node.layer, *_statistics(batches))
-        mode = {"training": False} if "training" in node.layer._call_spec.arg_names else {}
-        values[node] = [node.layer(batch, **mode) for batch in batches]
+        inputs = [values[parent] for parent in node.inputs]
+        values[node] = compute(node, inputs)
+        yield node, inputs, values[node]
         for parent in node.inputs:
-            consumers_left[parent] -= 1
-            if not consumers_left[parent]:
+            readers_left[parent] -= 1
+            if not readers_left[parent]:
                 values.pop(parent, None)
 
 
-def inputs_of(nodes: Sequence[Node], graph: Graph, inputs: Sequence[np.ndarray]) -> list[tuple[tf.Tensor, ...]]:
-    """The input tensors of some nodes, in inference, batch by batch.
-
-    Args:
-      nodes: of one input each.
-      graph: the graph that they belong to, as it was read.
-      inputs: for each input of the graph, real values of shape (n, ...).
-    """
-    probe = keras.Model([node.tensor for node in graph.inputs], [node.inputs[0].tensor for node in nodes])
-    parts = [tf.nest.flatten(probe(list(batch), training=False)) for batch in zip(*map(_batches, inputs), strict=True)]
-    return list(zip(*parts, strict=True))
+def _float_walk(graph: Graph, batch, trained: bool):
+    return _walk(graph, batch, lambda node, inputs: _without_quantizer(node, inputs, trained))
 
 
-def _batches(values: np.ndarray) -> list:
-    return [tf.constant(values[at : at + BATCH]) for at in range(0, len(values), BATCH)]
+def _call(node: Node, inputs: list) -> tf.Tensor:
+    mode = {"training": False} if node.layer._expects_training_arg else {}
+    return node.layer(inputs if len(inputs) > 1 else inputs[0], **mode)
 
 
-def _statistics_in(model: keras.Model, inputs: Sequence[np.ndarray]) -> dict[str, tuple[np.ndarray, ...]]:
-    """The `_relative_statistics` of the input of each batch norm of a model, by the batch norm's name."""
-    graph = read_graph(model)
-    norms = [node for node in graph.nodes if isinstance(node.layer, keras.layers.BatchNormalization)]
-    if not norms:
-        return {}
-    return {
-        node.name: _relative_statistics(node.layer, batches)
-        for node, batches in zip(norms, inputs_of(norms, graph, inputs), strict=True)
-    }
+def _without_quantizer(node: Node, inputs: list, trained: bool) -> tf.Tensor:
+    """What a node of a quantized model computes if nothing is rounded or clipped."""
+    layer, x = node.layer, inputs[0]
+    if quantizes_tensor(layer):
+        return x
+    if has_quantizer(layer):
+        latent, quantizer, variables = weight_variables(layer)
+        config = layer.quantize_config
+        config.set_quantize_weights(layer.layer, [tf.cast(quantizer.unrounded(latent, variables), x.dtype)])
+        output = layer.layer.call(x)
+        config.set_quantize_weights(layer.layer, [latent])
+        return output
+    if not trained and _is_correctable_norm(node):
+        mean, variance, _ = moments_of(x)
+        return _normalized(layer, x, mean, variance)
+    if float_class(layer) is not type(layer):  # one of satkeras' own, which rounds biases or means
+        return float_class(layer).call(layer, x)
+    return _call(node, inputs)
 
 
-def _relative_statistics(norm: keras.layers.BatchNormalization, batches) -> tuple[np.ndarray, ...]:
-    """Mean and variance of a batch norm's input, by channel, and its epsilon, in units of the moving statistics.
-
-    In these units they do not change where the channels of a kernel are scaled, and the moving statistics with them.
-    """
-    mean, variance = _statistics(batches)
-    unit = norm.moving_variance.numpy() + norm.epsilon
-    return (mean - norm.moving_mean.numpy()) / np.sqrt(unit), variance / unit, norm.epsilon / unit
+def _normalized(norm: keras.layers.BatchNormalization, x, mean, variance) -> tf.Tensor:
+    gamma, beta = (norm.gamma if norm.scale else None), (norm.beta if norm.center else None)
+    y = tf.nn.batch_normalization(
+        tf.cast(x, tf.float32), np.float32(mean), np.float32(variance), beta, gamma, norm.epsilon
+    )
+    return tf.cast(y, x.dtype)
 
 
-def _statistics(batches) -> tuple[np.ndarray, np.ndarray]:
-    values = np.concatenate([batch.numpy() for batch in batches])
-    axes = tuple(range(values.ndim - 1))
-    return values.mean(axes, np.float64), values.var(axes, np.float64)
+def _is_correctable_norm(node: Node) -> bool:
+    return kind_of(node) is Kind.BATCH_NORM and node.layer.trainable and node.training is not False
+
+
+def _is_corrected(node: Node, graph: Graph) -> bool:
+    """Whether a layer, called once, may take up what quantization changed: a batch norm, or else a lone bias."""
+    if sum(other.layer is node.layer for other in graph.nodes) > 1:
+        return False
+    if kind_of(node) is Kind.BATCH_NORM:
+        return _is_correctable_norm(node)
+    if not has_quantizer(node.layer) or quantizes_tensor(node.layer):
+        return False
+    readers = [kind_of(reader) for reader in graph.consumers(node)]
+    return node.layer.trainable and node.layer.layer.use_bias and Kind.BATCH_NORM not in readers
+
+
+def _seen(node: Node, inputs: list, output):
+    """The tensor whose moments count: what a batch norm reads, what a layer with a bias returns."""
+    return inputs[0] if kind_of(node) is Kind.BATCH_NORM else output
+
+
+@dataclasses.dataclass(eq=False)
+class _Shift:
+    """What quantization changes in one layer's moments, over the batches so far."""
+
+    node: Node
+    trained: bool
+    before: Moments = dataclasses.field(default_factory=Moments)
+    after: Moments = dataclasses.field(default_factory=Moments)
+
+    def __post_init__(self):
+        self._own = [variable.numpy() for variable in self._variables]
+
+    @property
+    def _variables(self) -> list[tf.Variable]:
+        layer = self.node.layer
+        is_norm = kind_of(self.node) is Kind.BATCH_NORM
+        return [layer.moving_mean, layer.moving_variance] if is_norm else [layer.layer.bias]
+
+    def output(self, inputs: list, before: tuple) -> tf.Tensor:
+        """The layer's output for a batch, corrected by the change in this batch alone; takes note of the change."""
+        self._set(self._own)
+        plain = None if kind_of(self.node) is Kind.BATCH_NORM else _call(self.node, inputs)
+        after = moments_of(_seen(self.node, inputs, plain))
+        self.before.add(*before)
+        self.after.add(*after)
+        # In the layer itself, because the rounding of a bias behind it reads its variables.
+        self._set(self._corrected(before[:2], after[:2]))
+        return _call(self.node, inputs)
+
+    def apply(self) -> None:
+        """Changes the layer by what all batches showed."""
+        self._set(self._corrected(*((moments.mean, moments.variance) for moments in (self.before, self.after))))
+
+    def _set(self, values) -> None:
+        for variable, value in zip(self._variables, values, strict=True):
+            variable.assign(np.float32(value))
+
+    def _corrected(self, before, after) -> list[np.ndarray]:
+        """The variables, moved as the data's moments moved; in a network never trained batch norms take the data's."""
+        (old_mean, old_variance), (mean, variance) = before, after
+        if kind_of(self.node) is not Kind.BATCH_NORM:
+            return [self._own[0] - (mean - old_mean) if self.trained else self._own[0]]
+        if not self.trained:
+            return [mean, variance]
+        own_mean, own_variance = self._own
+        epsilon = self.node.layer.epsilon
+        moved = (own_variance + epsilon) * (variance + epsilon) / (old_variance + epsilon) - epsilon
+        return [own_mean + mean - old_mean, np.maximum(moved, 0)]
 
 
 def _was_trained(model: keras.Model) -> bool:
-    """Whether any batch norm of a model is not as Keras makes it."""
+    """Whether any batch norm of a model is not as Keras makes it; or a model without them, which tells nothing."""
     norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
-    return any(
+    return not norms or any(
         np.any(norm.moving_mean.numpy() != 0)
         or np.any(norm.moving_variance.numpy() != 1)
         or (norm.scale and np.ptp(norm.gamma.numpy()) != 0)
         or (norm.center and np.ptp(norm.beta.numpy()) != 0)
         for norm in norms
     )
-
-
-def _set(norm: keras.layers.BatchNormalization, mean, variance) -> None:
-    norm.moving_mean.assign(np.float32(mean))
-    norm.moving_variance.assign(np.float32(variance))
-
-
-def _correct(norm: keras.layers.BatchNormalization, before, after) -> None:
-    """Moves the statistics as those of the data moved, when weights and inputs were quantized."""
-    (old_mean, old_variance, epsilon), (mean, variance, _) = before, after
-    unit = norm.moving_variance.numpy() + norm.epsilon
-    change = (variance + epsilon) / (old_variance + epsilon)
-    moved = norm.moving_mean + np.float32(np.sqrt(unit) * (mean - old_mean))
-    _set(norm, moved, np.maximum(unit * change - norm.epsilon, 0))

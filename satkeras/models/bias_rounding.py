@@ -67,7 +67,8 @@ def with_rounded_bias(inputs, layer):
     call = first_call(layer)
     with float32_variables():
         error = None if call is None else bias_error(call.parent_nodes[0])
-    return inputs if error is None else inputs + tf.cast(error, inputs.dtype)
+    # A layer in inference mode may train: its bias learns as if it were not rounded.
+    return inputs if error is None else inputs + tf.cast(tf.stop_gradient(error), inputs.dtype)
 
 
 def bias_error(call):

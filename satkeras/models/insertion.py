@@ -27,6 +27,9 @@ def with_quantizers(graph: Graph, placement: Placement) -> tuple[Graph, dict[Lay
     clip replaces the ReLU before it, of a ReLU6's maximum, too (as in SAT's MobileNets): it becomes an
     `AbsorbedReLU`, any other whose result is quantized a `MaskedReLU`. A sum that is joined with other tensors first
     gets a `RoundedBias`. Average pools go to their input's grid, other layers to the one that their operator fixes.
+
+    A quantizer is frozen with the layers whose tensor it is of, that of a branch with those which read the branch; and
+    it runs in inference mode where they were called with `training=False`.
     """
     configs: dict[Layer, InjectedQuantizeConfig] = {
         layer: WeightQuantizeConfig(quantizer) for layer, quantizer in placement.weights.items()
@@ -40,31 +43,66 @@ def with_quantizers(graph: Graph, placement: Placement) -> tuple[Graph, dict[Lay
         nodes.append(node)
         return node
 
-    def quantized(source: Node, quantizer: Quantizer, name: str) -> Node:
-        name = _new_name(name, names)
-        layer = keras.layers.Activation("linear", name=name, dtype=source.layer.dtype_policy)
+    def quantized(source: Node, quantizer: Quantizer, name: str, frozen: bool) -> Node:
+        name = new_name(name, names)
+        layer = keras.layers.Activation("linear", name=name, dtype=source.layer.dtype_policy, trainable=not frozen)
         configs[layer] = OutputQuantizeConfig(quantizer)
-        return add(Node(name, layer, (source,), source.shape))
+        return add(Node(name, layer, (source,), source.shape, source.training))
 
+    frozen, modes = _frozen(graph), _modes(graph)
     replaced = _relus(graph, placement, names) | _on_grids(graph, names)
     for node in graph.nodes:
         parents = tuple(new[parent] for parent in node.inputs)
         if node in placement.branches:
             branch = parents[0], placement.branches[node]
             if branch not in branches:
-                branches[branch] = quantized(*branch, f"{node.name}_input")
+                readers = [
+                    reader
+                    for reader, wanted in placement.branches.items()
+                    if wanted == branch[1] and reader.inputs[0] is node.inputs[0]
+                ]
+                none_trains = not any(reader.layer.trainable for reader in readers)
+                branches[branch] = quantized(*branch, f"{node.name}_input", none_trains)
             parents = (branches[branch],)
         stored = placement.tensors.get(node)
         layer = replaced.get(node, node.layer)
-        new[node] = add(Node(node.name, layer, parents, node.shape, node.training))
+        training = modes[node] if node in replaced else node.training
+        new[node] = add(Node(node.name, layer, parents, node.shape, training))
         if stored is not None:
-            new[node] = quantized(new[node], stored, f"{node.name}_output")
+            new[node] = quantized(new[node], stored, f"{node.name}_output", node in frozen)
         elif kind_of(node) in (Kind.LINEAR, Kind.BATCH_NORM) and _quantizer_behind(node, graph, placement):
-            name = _new_name(f"{node.name}_rounded", names)
-            rounded = RoundedBias(name=name, dtype=node.layer.dtype_policy)
-            new[node] = add(Node(name, rounded, (new[node],), node.shape))
+            name = new_name(f"{node.name}_rounded", names)
+            rounded = RoundedBias(name=name, dtype=node.layer.dtype_policy, trainable=node not in frozen)
+            new[node] = add(Node(name, rounded, (new[node],), node.shape, modes[node]))
     inputs = tuple(next(node for node in nodes if node.layer is old.layer) for old in graph.inputs)
     return Graph(tuple(nodes), inputs, tuple(new[node] for node in graph.outputs), graph.name), configs
+
+
+def _frozen(graph: Graph) -> set[Node]:
+    """The nodes whose tensors nothing that trains makes, from the layers they are of up to those that have a kernel."""
+    found: set[Node] = set()
+    for node in graph.nodes:
+        kind, trains = kind_of(node), node.layer.trainable
+        parents = bool(node.inputs) and found.issuperset(node.inputs)
+        if kind is Kind.LINEAR:
+            frozen = not trains
+        elif kind is Kind.BATCH_NORM:
+            frozen = parents and not trains
+        else:
+            frozen = parents or (bool(node.inputs) and not trains)
+        if frozen:
+            found.add(node)
+    return found
+
+
+def _modes(graph: Graph) -> dict[Node, bool | None]:
+    """The `training=` argument that each node was called with, or what it reads if the node itself knows none."""
+    found: dict[Node, bool | None] = {}
+    for node in graph.nodes:
+        modes = {found[parent] for parent in node.inputs}
+        inherits = node.training is None and kind_of(node) is not Kind.LINEAR and len(modes) == 1
+        found[node] = modes.pop() if inherits else node.training
+    return found
 
 
 def _relus(graph: Graph, placement: Placement, names: set[str]) -> dict[Node, Layer]:
@@ -77,7 +115,7 @@ def _relus(graph: Graph, placement: Placement, names: set[str]) -> dict[Node, La
         if stored is not None:
             name = _name_of_call(node, graph, names)
             if stored.replaces_relu and stored.levels[0] >= stored.zero_point:
-                found[node] = AbsorbedReLU(name=name, dtype=node.layer.dtype_policy)
+                found[node] = AbsorbedReLU.from_config({**node.layer.get_config(), "name": name})
             else:
                 found[node] = MaskedReLU.from_config({**node.layer.get_config(), "name": name})
     return found
@@ -123,10 +161,10 @@ def _on_grids(graph: Graph, names: set[str]) -> dict[Node, Layer]:
 def _name_of_call(node: Node, graph: Graph, names: set[str]) -> str:
     """The layer's name for its first call, a new one for every other: layers that know their input are not shared."""
     first = next(call for call in graph.nodes if call.layer is node.layer)
-    return node.layer.name if node is first else _new_name(node.name, names)
+    return node.layer.name if node is first else new_name(node.name, names)
 
 
-def _new_name(name: str, names: set[str]) -> str:
+def new_name(name: str, names: set[str]) -> str:
     """A name that is not among `names`, and now is."""
     while name in names:
         name += "_"
@@ -145,7 +183,9 @@ def without_quantizers(graph: Graph) -> tuple[Graph, dict[Layer, Layer]]:
     dropped = {
         node.layer
         for node in graph.nodes
-        if quantizes_tensor(node.layer) or isinstance(node.layer, RoundedBias) or node.layer.name in inner
+        if quantizes_tensor(node.layer)
+        or isinstance(node.layer, RoundedBias)
+        or (not has_quantizer(node.layer) and node.layer.name in inner)
     }
     fresh = {node.layer: _unwrapped(node.layer) for node in graph.nodes if node.layer not in dropped}
     new: dict[Node, Node] = {}
@@ -179,13 +219,13 @@ def quantizer_variables(layer: Layer) -> list[tuple[QuantizerVariable, tf.Variab
     return [(declared, variables[declared.name]) for declared in quantizer.declared_variables]
 
 
-def latent_weights(layer: Layer) -> list[np.ndarray]:
-    """The float weights of a layer of a quantized model, in the order of the float layer's `get_weights()`."""
+def float_weights(layer: Layer) -> list[np.ndarray]:
+    """The weights that a layer of a quantized model computes with, unrounded, in the order of the float layer's."""
     if not has_quantizer(layer):
         return layer.get_weights()
-    kernel, _, _ = weight_variables(layer)
-    bias = [layer.layer.bias] if layer.layer.use_bias else []
-    return [variable.numpy() for variable in (kernel, *bias)]
+    latent, quantizer, variables = weight_variables(layer)
+    bias = [layer.layer.bias.numpy()] if layer.layer.use_bias else []
+    return [np.asarray(quantizer.unrounded(latent, variables)), *bias]
 
 
 def _unwrapped(layer: Layer) -> Layer:

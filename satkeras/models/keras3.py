@@ -78,7 +78,7 @@ def _require_same(model, result: keras.Model) -> None:
     rng, tree = np.random.default_rng(0), sys.modules["keras"].tree
     arrays = [
         rng.uniform(0, 1, (2, *(size or _FEW_SIZES for size in x.shape[1:]))).astype(x.dtype.name)
-        for x in result.inputs
+        for x in result.inputs  # pyright: ignore[reportGeneralTypeIssues]
     ]
     graph = getattr(model, "_functional", model)
     expected = tree.flatten(model(tree.pack_sequence_as(graph._inputs_struct, arrays), training=False))

@@ -31,7 +31,7 @@ def activation_of(function, convert):
     name = _SAME_NAME.get(function.__name__, function.__name__)
     if name == "leaky_relu":
         return keras.layers.LeakyReLU(0.2)
-    found = _FUNCTIONS.get(name) or getattr(keras.activations, name, None)
+    found = _FUNCTIONS.get(name) or getattr(keras.activations, name, None)  # pyright: ignore[reportCallIssue]
     if found is None or not function.__module__.startswith("keras."):
         raise ValueError(f"tf_keras has no activation {name!r}; use one that both have")
     return found

@@ -12,6 +12,7 @@ convolutions ask for branches off it through a quantizer of its own. So does a q
 import dataclasses
 import functools
 from collections.abc import Mapping
+from typing import TypeAlias
 
 from satkeras._compat import keras
 from satkeras.models.graph import Graph, Node
@@ -19,6 +20,7 @@ from satkeras.models.layers import Kind, kind_of, row_of
 from satkeras.quantizers import InputQuantizer, Quantizer
 from satkeras.schemes import Scheme
 
+Codes: TypeAlias = Mapping[str, InputQuantizer]
 # Layers whose results have 8 bits without a quantizer.
 _ON_8_BITS = (Kind.ON_GRID, Kind.FIXED)
 # A consumer on the right leaves its producer's result unstored.
@@ -47,14 +49,14 @@ class Placement:
     branches: Mapping[Node, Quantizer]
 
 
-def place(graph: Graph, schemes: Mapping[keras.layers.Layer, Scheme], streams: Scheme, codes: InputQuantizer):
+def place(graph: Graph, schemes: Mapping[keras.layers.Layer, Scheme], streams: Scheme, codes: Codes):
     """Decides every quantizer of a graph of supported, canonical layers.
 
     Args:
       graph: the float model.
       schemes: the scheme of each linear layer, first and last layers' widths already in it.
       streams: the scheme that the tensors outside linear layers' inputs follow.
-      codes: the quantizer of the model's inputs.
+      codes: the quantizer of each of the model's inputs, by the name of its layer.
     """
     walk = _Walk(graph, schemes, streams, codes)
     weights = {node.layer: walk.weight_quantizer(node) for node in graph.nodes if kind_of(node) is Kind.LINEAR}
@@ -98,7 +100,7 @@ class _Walk:
     graph: Graph
     schemes: Mapping[keras.layers.Layer, Scheme]
     streams: Scheme
-    codes: InputQuantizer
+    codes: Codes
 
     @functools.cached_property
     def _last(self) -> set[Node]:
@@ -125,7 +127,7 @@ class _Walk:
 
     def is_signed(self, node: Node) -> bool:
         if kind_of(node) is Kind.INPUT:
-            return self.codes.low < 0
+            return self.codes[node.layer.name].low < 0
         row = row_of(node.layer)
         if row.signed is None:
             return any(self.is_signed(parent) for parent in node.inputs)
@@ -148,7 +150,7 @@ class _Walk:
     def _stored_quantizer(self, node: Node, wanted: set[Quantizer], signed: bool) -> Quantizer | None:
         full_precision = self.streams.activation_bits is None
         if kind_of(node) is Kind.INPUT:
-            return None if full_precision else self.codes
+            return None if full_precision else self.codes[node.layer.name]
         only_linear = not self._has_other_consumers(node)
         if only_linear and len(wanted) == 1:
             (quantizer,) = wanted
@@ -163,7 +165,7 @@ class _Walk:
 
     def _serves(self, stored: Quantizer | None, wanted: Quantizer, node: Node) -> bool:
         """Whether a consumer that wants `wanted` can take the tensor as it is stored."""
-        return wanted == stored or (stored == self.codes and wanted.num_bits == self.codes.num_bits)
+        return wanted == stored or (isinstance(stored, InputQuantizer) and wanted.num_bits == stored.num_bits)
 
     def _input_quantizer(self, node: Node, signed: bool) -> Quantizer:
         scheme = self.schemes[node.layer]

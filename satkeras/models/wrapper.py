@@ -5,9 +5,10 @@ loads it, orders its weights by whether the layer inside was built before, ignor
 whatever dtype the precision policy says.
 """
 
+import numpy as np
 import tensorflow as tf
 
-from satkeras._compat import TfmotQuantizeWrapper, float32_variables, serializable
+from satkeras._compat import TfmotQuantizeWrapper, float32_variables, in_xla, serializable
 
 
 def _only_shapes_count() -> bool:
@@ -62,6 +63,9 @@ class QuantizeWrapper(TfmotQuantizeWrapper):
         call = tf.autograph.experimental.do_not_convert(super().call)
         output = call(inputs, training=training, **kwargs)
         self.quantize_config.set_quantize_weights(self.layer, [latent for latent, *_ in self._weight_vars])
+        if training and in_xla() and self.quantize_config.quantizer.marks_problems:
+            # Kernels may let no NaN through: the loss has to say it.
+            self.add_loss(tf.where(tf.reduce_any(tf.math.is_nan(output)), np.float32(np.nan), 0.0))
         return output
 
     def _make_quantizer_fn(self, quantizer, x, training, quantizer_vars):

@@ -2,7 +2,8 @@
 
 from satkeras.quantizers.base import Quantizer, QuantizerVariable
 from satkeras.quantizers.dorefa import DoReFaActivationQuantizer, DoReFaWeightQuantizer
-from satkeras.quantizers.integer_arithmetic import InputQuantizer, MaxWeightQuantizer, MovingRangeQuantizer
+from satkeras.quantizers.inputs import InputQuantizer
+from satkeras.quantizers.integer_arithmetic import MaxWeightQuantizer, MovingRangeQuantizer
 from satkeras.quantizers.lsq import LSQActivationQuantizer, LSQWeightQuantizer
 from satkeras.quantizers.pact import PACTQuantizer
 from satkeras.quantizers.quantization_networks import (

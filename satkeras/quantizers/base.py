@@ -8,10 +8,10 @@ from typing import Any, ClassVar, Literal, TypeAlias
 import numpy as np
 import tensorflow as tf
 
-from satkeras._compat import keras, tfmot
+from satkeras._compat import keras, tfmot, value_of
 from satkeras.quantizers.quant_params import QuantParams
 
-Role: TypeAlias = Literal["clip", "step", "scale", "threshold", "offset", "range", "state"]
+Role: TypeAlias = Literal["clip", "step", "scale", "threshold", "offset", "range", "state", "count"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +22,8 @@ class QuantizerVariable:
       name: the key that the quantizer finds it under, and the end of the Keras variable's name.
       role: "clip": the largest value that is not clipped; "step": the real size of one integer step; "scale": another
         factor of the tensor or of its levels; "threshold": where one level ends and the next begins; "offset": what is
-        added; "range": a statistic of the data, averaged over replicas; "state": where the training stands.
+        added; "range": a statistic of the data, averaged over replicas; "state": where the training stands; "count":
+        how often something happened, on all replicas together.
       initial: its first value.
       learned: whether gradient descent moves it.
       decayed: whether an optimizer's weight decay applies to it, see `satkeras.undecayed_variables`.
@@ -44,7 +45,7 @@ class QuantizerVariable:
 
     def create(self, layer, name: str) -> tf.Variable:
         """Adds the variable to a Keras layer under a name."""
-        statistic = self.role == "range"
+        statistic = self.role in ("range", "count")
         return layer.add_weight(
             name=name,
             shape=self.shape,
@@ -53,8 +54,16 @@ class QuantizerVariable:
             regularizer=keras.regularizers.L2(self.l2) if self.l2 else None,
             trainable=self.learned,
             synchronization=tf.VariableSynchronization.ON_READ if statistic else tf.VariableSynchronization.AUTO,
-            aggregation=tf.VariableAggregation.MEAN,
+            aggregation=self._aggregation,
         )
+
+    @property
+    def _aggregation(self) -> tf.VariableAggregation:
+        if self.role == "count":
+            return tf.VariableAggregation.SUM
+        # Whole numbers have no mean; they are set alike on all replicas.
+        floating = tf.as_dtype(self.dtype).is_floating
+        return tf.VariableAggregation.MEAN if floating else tf.VariableAggregation.ONLY_FIRST_REPLICA
 
 
 class Quantizer(tfmot.quantization.keras.quantizers.Quantizer, abc.ABC):
@@ -93,6 +102,16 @@ class Quantizer(tfmot.quantization.keras.quantizers.Quantizer, abc.ABC):
         return False
 
     @property
+    def shift(self) -> float:
+        """By how much the tensor that it reads lies above the one that it returns."""
+        return 0.0
+
+    @property
+    def marks_problems(self) -> bool:
+        """Whether under XLA, which has no errors, its result is NaN where training should stop."""
+        return False
+
+    @property
     def reads_8_bits(self) -> bool:
         """Whether its levels are not evenly spaced in its input, which is therefore stored at 8 bits."""
         return False
@@ -112,6 +131,13 @@ class Quantizer(tfmot.quantization.keras.quantizers.Quantizer, abc.ABC):
         By default the weight itself, for quantizers that transform nothing but the grid.
         """
         return weight
+
+    def unrounded(self, latent, variables: Mapping[str, Any]) -> tf.Tensor:
+        """What a latent weight stands for before it is rounded, in the units of the quantized weight.
+
+        By default the latent weight itself. `unrounded(latent_of(weight))` is the pretrained weight.
+        """
+        return tf.convert_to_tensor(latent)
 
     def calibrate(self, values: np.ndarray, variables: Mapping[str, Any]) -> None:
         """Sets `variables` to suit the tensor. Does nothing by default.
@@ -135,6 +161,11 @@ class Quantizer(tfmot.quantization.keras.quantizers.Quantizer, abc.ABC):
         """How far the levels of the grid lie apart, in integers."""
         return 1
 
+    @property
+    def has_zero(self) -> bool:
+        """Whether 0.0 is a level, so that the zeros of a pruned kernel stay."""
+        return (self.zero_point - self.levels[0]) % self.spacing == 0
+
     @abc.abstractmethod
     def scale(self, variables: Mapping[str, Any], latent: Any = None) -> tf.Tensor:
         """The real size of one integer step: float32, a scalar or one for each channel.
@@ -155,7 +186,7 @@ class Quantizer(tfmot.quantization.keras.quantizers.Quantizer, abc.ABC):
 
     def is_initialized(self, variables: Mapping[str, Any]) -> bool:
         """Whether every variable that data set has seen some."""
-        return all(np.asarray(variables[one.name]).any() for one in self.declared_variables if one.from_data)
+        return all(value_of(variables[one.name]).any() for one in self.declared_variables if one.from_data)
 
     def quant_params(self, variables: Mapping[str, Any], latent: np.ndarray | None = None) -> QuantParams:
         """The integer grid of the quantized tensor; the arguments are those of `scale`.
@@ -171,8 +202,8 @@ class Quantizer(tfmot.quantization.keras.quantizers.Quantizer, abc.ABC):
         if not self.is_initialized(variables):
             unknown = " and ".join(one.name for one in self.declared_variables if one.from_data)
             raise ValueError(
-                f"its {unknown} is still unknown: train the model for at least one step, or give quantize_model "
-                "calibration_data, before it is exported"
+                f"its {unknown} is still unknown: train the model for at least one step (in which a frozen layer "
+                "learns nothing), or give quantize_model calibration_data, before it is exported"
             )
         scale = np.asarray(self.scale(variables, latent))
         axis = self.channel_axis(np.ndim(latent)) if scale.ndim else None

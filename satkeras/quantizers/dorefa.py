@@ -93,6 +93,9 @@ class DoReFaWeightQuantizer(Quantizer):
         # tanh undone. It is all but linear for small weights; large ones are kept out of its flat ends.
         return np.arctanh(weight / largest * np.tanh(min(largest, 1.0)))
 
+    def unrounded(self, latent, variables):
+        return clamp_weights(tf.cast(latent, tf.float32)) * magnitude_of(variables)
+
     @property
     def levels(self):
         bits = self.require_rounding()

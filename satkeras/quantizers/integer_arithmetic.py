@@ -73,8 +73,9 @@ class MovingRangeQuantizer(Quantizer):
     """Activations scaled by a moving average of their largest magnitude.
 
     Forward: clip to [0, r] or [-r, r] and round to `2^k - 1` (signed: `2^(k-1) - 1` a side) steps; r is the moving
-    average of `max|x|` over the training batches. Before the first of them, r is that of the batch at hand. In
-    training r is at least that of the batch: the average lags behind a network that grows, and would clip it.
+    average of `max|x|` over the training batches, on all replicas together. Before the first of them, r is that of the
+    batch at hand. In training r is at least that of the batch: the average lags behind a network that grows, and would
+    clip it.
     Gradient: 1 in training, where all values lie inside the range; otherwise 1 inside and 0 outside; none for r.
     int8 holds every width.
 
@@ -119,7 +120,7 @@ class MovingRangeQuantizer(Quantizer):
 
     def _tracked(self, x, variable):
         # Above zero even for a tensor of zeros: a range of zero means that no batch was seen.
-        seen = tf.maximum(self._largest(x), SMALLEST_RANGE)
+        seen = tf.maximum(_of_all_replicas(self._largest(x)), SMALLEST_RANGE)
         past = tf.convert_to_tensor(variable)
         updated = tf.where(past > SMALLEST_RANGE, self.decay * past + (1 - self.decay) * seen, seen)
         variable.assign(updated)
@@ -138,89 +139,14 @@ class MovingRangeQuantizer(Quantizer):
         return step_size(_usable(tf.convert_to_tensor(variables["range"])), self.levels)
 
 
+def _of_all_replicas(largest):
+    """The largest of what the replicas of a distributed training step have, so that they keep one range."""
+    replica = tf.distribute.get_replica_context()
+    if replica is None or replica.num_replicas_in_sync == 1:
+        return largest
+    return tf.reduce_max(replica.all_gather(largest[None], axis=0))
+
+
 def _usable(largest):
     """The range; 1 for a tensor of zeros, which any range holds: a tiny one has no multiplier in the file."""
     return tf.where(largest > SMALLEST_RANGE, largest, 1.0)
-
-
-@serializable
-@dataclasses.dataclass(frozen=True)
-class InputQuantizer(Quantizer):
-    """The model's input as 8-bit codes: 256 steps from `low` to `high`, code 0 at `low`.
-
-    Forward: round to the nearest code. Gradient: 1 inside the range, 0 outside.
-
-    A training batch that is plainly in other units (outside the range, or fractions of one step) stops the training
-    with an error, where the graph can raise one (not under XLA).
-
-    Args:
-      low: the real value of code 0; at most 0.
-      high: the real value of code 255; at least 0.
-
-    Raises:
-      ValueError: 0.0 is not one of the 256 codes, so that zero padding would have no code.
-
-    References:
-      SAT's authors feed the image as 0 .. 255, unnormalized; -1 .. 127/128 is the customary range of Coral models.
-    """
-
-    low: float = 0.0
-    high: float = 255.0
-    num_bits: int = dataclasses.field(default=8, init=False)
-
-    def __post_init__(self):
-        if not (
-            np.isfinite(self.low) and np.isfinite(self.high) and self.low <= 0 <= self.high and self.low < self.high
-        ):
-            raise ValueError(f"input_range must be (low, high) with low <= 0 <= high. Received: {self._range}")
-        exact = -self.low / self._scale
-        if abs(exact - round(exact)) > 1e-3:
-            nearest = tuple(float((end - round(exact)) * self._scale) for end in (0, 255))
-            raise ValueError(
-                f"0.0 must be one of the 256 codes of input_range, and would be code {exact:g}. Received: "
-                f"{self._range}. The nearest range with as large a step: {nearest}; Coral's: (-1, 127/128)"
-            )
-
-    @property
-    def _range(self):
-        return self.low, self.high
-
-    @property
-    def _scale(self):
-        return (self.high - self.low) / 255
-
-    def __call__(self, inputs, training, weights, **kwargs):
-        x = tf.cast(inputs, tf.float32)
-        low, high = ((code - self.zero_point) * self._scale for code in self.levels)
-        if training:
-            with tf.control_dependencies(self._unit_checks(x)):
-                x = tf.identity(x)
-        return kernels.fake_quantize(x, low, high, 255)
-
-    def _unit_checks(self, x):
-        smallest, largest = tf.reduce_min(x), tf.reduce_max(x)
-        hint = f"input_range={self._range}: pass the range of your images to quantize_model(..., input_range=)"
-        inside = (smallest >= self.low - self._scale) & (largest <= self.high + self._scale)
-        steps = x / self._scale
-        off_codes = tf.reduce_max(tf.abs(steps - tf.round(steps))) > 0.01
-        span = largest - smallest
-        # A constant batch says nothing about units.
-        too_small = (span > 0) & (span <= 2 * self._scale) & off_codes
-        return [
-            tf.debugging.Assert(inside, [f"The input lies outside {hint}. Smallest, largest:", smallest, largest]),
-            tf.debugging.Assert(~too_small, [f"The input spans a step or two of {hint}. Range:", smallest, largest]),
-        ]
-
-    @property
-    def levels(self):
-        return 0, 255
-
-    @property
-    def zero_point(self):
-        return round(-self.low / self._scale)
-
-    def scale(self, variables, latent=None):
-        return tf.constant(self._scale, tf.float32)
-
-    def get_config(self):
-        return {"low": self.low, "high": self.high}

@@ -70,6 +70,10 @@ class SATWeightQuantizer(DoReFaWeightQuantizer):
         variables["magnitude"].assign(variables["magnitude"] / self._factor(kernel, self.normalized(kernel)))
         return latent
 
+    def unrounded(self, latent, variables):
+        latent = tf.cast(latent, tf.float32)
+        return super().unrounded(latent, variables) * self._factor(latent, self.normalized(latent))
+
     def scale(self, variables, latent: Any = None):
         latent = tf.cast(latent, tf.float32)
         return super().scale(variables) * self._factor(latent, self.normalized(latent))

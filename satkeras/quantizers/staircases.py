@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 import tensorflow as tf
 
+from satkeras._compat import in_xla, value_of
 from satkeras.formulas import clustering, kernels
 from satkeras.formulas.rounding import at_least_ste, scale_gradient
 from satkeras.formulas.staircases import staircase
@@ -58,6 +59,10 @@ class StepQuantizer(Quantizer):
         return int(np.diff(self.level_set).min())
 
     @property
+    def marks_problems(self):
+        return True
+
+    @property
     def declared_variables(self):
         if self.num_bits is None:
             return ()
@@ -87,7 +92,7 @@ class StepQuantizer(Quantizer):
 
     def move_thresholds(self, positions: np.ndarray, variables) -> None:
         """Puts the steps at these values of the tensor."""
-        beta = max(float(variables["beta"]), SMALLEST_SCALE)
+        beta = max(float(value_of(variables["beta"])), SMALLEST_SCALE)
         variables["thresholds"].assign((positions * beta).astype(np.float32))
 
     @abc.abstractmethod
@@ -104,8 +109,7 @@ class StepQuantizer(Quantizer):
         temperature = tf.where(temperature > 0, temperature, DEFAULT_TEMPERATURE)
         alpha, beta = (_positive(weights[name]) for name in ("alpha", "beta"))
         off = tf.equal(phase, kernels.OFF)
-        with _thresholds_known(tf.not_equal(own_beta, 0.0) | off):
-            x = tf.identity(x)
+        x = _if_known(x, tf.not_equal(own_beta, 0.0) | off)
         if not training:
             steps = partial(staircase, x, alpha, beta, thresholds, self.level_set)
             # A branch must not hand its own input through.
@@ -138,8 +142,11 @@ def _positive(scale):
     return at_least_ste(tf.convert_to_tensor(scale), SMALLEST_SCALE)
 
 
-def _thresholds_known(known):
-    """A context that stops a computation, where the graph can, unless the thresholds have been set."""
+def _if_known(x, known):
+    """X itself where the thresholds have been set; otherwise an error or, under XLA, which has none, NaN."""
+    if in_xla():
+        return tf.where(known, x, np.float32(np.nan))
     hint = "A quantizer has no thresholds yet: call satkeras.set_thresholds(model, images) first"
     check = tf.debugging.Assert(known, [hint])
-    return tf.control_dependencies([] if check is None else [check])
+    with tf.control_dependencies([] if check is None else [check]):
+        return tf.identity(x)

@@ -3,12 +3,12 @@
 Quantization Networks trains with sigmoids that become a staircase as their temperature rises. The temperatures are
 variables of the model, saved with it, and a callback computes the next one from the last: a run that resumes from a
 checkpoint goes on at the temperature where it stopped, whatever epoch Keras counts from. Only quantizers that train
-take part: not those that `set_phase` has switched off or fixed.
+take part: not those that `set_phase` has switched off or fixed, nor those of frozen layers.
 """
 
 import numpy as np
 
-from satkeras._compat import keras
+from satkeras._compat import keras, value_of
 from satkeras.training.phases import Staircase, required_staircases
 
 
@@ -19,13 +19,13 @@ class _Temperature(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         found = required_staircases(self.model)
-        self._trained = [staircase for staircase in found if staircase.is_trained]
+        self._trained = [staircase for staircase in found if staircase.is_trained and staircase.wrapper.trainable]
 
     def raise_temperature(self):
         """Moves every temperature on by one."""
         for staircase in self._trained:
             temperature = staircase.variables["temperature"]
-            temperature.assign(self.next_temperature(float(temperature)))
+            temperature.assign(self.next_temperature(float(value_of(temperature))))
 
     def next_temperature(self, temperature: float) -> float:
         """What follows a temperature; 0 is that of a quantizer which was not trained."""
@@ -60,7 +60,27 @@ class TemperaturePerEpoch(_Temperature):
         self.raise_temperature()
 
 
-class TemperaturePerStep(TemperaturePerEpoch):
+class _EveryStep(_Temperature):
+    """Raises the temperature once for each training step, before it.
+
+    With `compile(steps_per_execution=n)` Keras calls back once for n training steps: these run at the temperature of
+    the first of them, and the others' rises follow together.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self._first = 0
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self._first = batch
+        self.raise_temperature()
+
+    def on_train_batch_end(self, batch, logs=None):
+        for _ in range(batch - self._first):  # the last batch of the execution
+            self.raise_temperature()
+
+
+class TemperaturePerStep(_EveryStep):
     """Raises the temperature before every training step: a smooth form of the paper's schedule.
 
     Args:
@@ -71,14 +91,17 @@ class TemperaturePerStep(TemperaturePerEpoch):
       ValueError: an argument is not positive, or the model has no quantizers of scheme "qn".
     """
 
-    def on_epoch_begin(self, epoch, logs=None):
-        pass
+    def __init__(self, increase: float = 5.0, highest: float = 2000.0):
+        super().__init__()
+        _require_positive(increase=increase, highest=highest)
+        self.increase = increase
+        self.highest = highest
 
-    def on_train_batch_begin(self, batch, logs=None):
-        self.raise_temperature()
+    def next_temperature(self, temperature):
+        return min(temperature + self.increase, self.highest)
 
 
-class GeometricTemperature(_Temperature):
+class GeometricTemperature(_EveryStep):
     """Multiplies the temperature before every training step: T = lowest, lowest q, lowest q^2, ..., highest.
 
     Sigmoids stay soft for longer than where a constant is added, and their exact derivative
@@ -104,9 +127,6 @@ class GeometricTemperature(_Temperature):
 
     def next_temperature(self, temperature):
         return min(max(temperature * self.factor, self.lowest), self.highest)
-
-    def on_train_batch_begin(self, batch, logs=None):
-        self.raise_temperature()
 
 
 def _require_positive(**arguments: float) -> None:

@@ -5,10 +5,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
-from satkeras._compat import first_call, keras, output_variables, weight_variables
-from satkeras.calibration.data import InputData
-from satkeras.calibration.ranges import calibration_inputs, inputs_of
+from satkeras._compat import first_call, keras, output_variables, value_of, weight_variables
+from satkeras.calibration.data import Batches, InputData
+from satkeras.calibration.sampling import Sample
+from satkeras.calibration.units import CheckedBatches, batch_size_for
 from satkeras.formulas.kernels import FIXED, OFF, SOFT
 from satkeras.models.graph import read_graph
 from satkeras.models.insertion import has_quantizer, quantizes_tensor
@@ -43,7 +45,7 @@ class Staircase:
     @property
     def is_trained(self) -> bool:
         """Whether it is neither switched off nor fixed."""
-        return int(self.variables["phase"]) == SOFT
+        return int(value_of(self.variables["phase"])) == SOFT
 
 
 def staircases(model: keras.Model) -> list[Staircase]:
@@ -114,7 +116,7 @@ def _free(wrapper) -> None:
 def set_thresholds(model: keras.Model, data: InputData) -> None:
     """Sets the activations' thresholds from data, by k-means of each tensor's values while no activation is quantized.
 
-    Call it before activations train: with a new model, or after phase "weights".
+    Call it before activations train: with a new model, or after phase "weights". Those of frozen layers stay.
 
     Args:
       model: what `quantize_model` returned for scheme "qn".
@@ -125,24 +127,37 @@ def set_thresholds(model: keras.Model, data: InputData) -> None:
       ValueError: the model has no quantizers of scheme "qn"; the data is empty, of another shape, or out of range.
     """
     found = {staircase.wrapper: staircase for staircase in required_staircases(model) if staircase.is_activation}
-    input_quantizer = next(
-        layer.quantize_config.quantizer
-        for layer in model.layers
-        if has_quantizer(layer) and isinstance(layer.quantize_config.quantizer, InputQuantizer)
-    )
-    inputs = calibration_inputs(data, model, input_quantizer.low, input_quantizer.high, "data")
     graph = read_graph(model)
-    nodes = [node for node in graph.nodes if node.layer in found]
+    quantizers = {
+        node.inputs[0].layer.name: node.layer.quantize_config.quantizer
+        for node in graph.nodes
+        if has_quantizer(node.layer) and isinstance(node.layer.quantize_config.quantizer, InputQuantizer)
+    }
+    batches = CheckedBatches(Batches(data, model, "data", batch_size_for(model)), quantizers)
+    next(iter(batches))  # raises for data that do not fit, whether or not there is anything to set
+    nodes = [node for node in graph.nodes if node.layer in found and _needs_thresholds(found[node.layer])]
     if not nodes:
         return
-    phases = {layer: int(staircase.variables["phase"]) for layer, staircase in found.items()}
+    phases = {layer: int(value_of(staircase.variables["phase"])) for layer, staircase in found.items()}
     for staircase in found.values():
         staircase.variables["phase"].assign(OFF)
-    for node, batches in zip(nodes, inputs_of(nodes, graph, inputs), strict=True):
+    samples = [Sample() for _ in nodes]
+    probe = keras.Model(model.inputs, [node.inputs[0].tensor for node in nodes])
+    try:
+        for batch in batches:
+            for sample, tensor in zip(samples, tf.nest.flatten(probe(batch, training=False)), strict=True):
+                sample.add(tensor)
+    finally:
+        for layer, staircase in found.items():
+            staircase.variables["phase"].assign(phases[layer])
+    for node, sample in zip(nodes, samples, strict=True):
         staircase = found[node.layer]
-        staircase.quantizer.calibrate(np.concatenate([np.ravel(batch) for batch in batches]), staircase.variables)
-    for layer, staircase in found.items():
-        staircase.variables["phase"].assign(phases[layer])
+        staircase.quantizer.calibrate(sample.values, staircase.variables)
+
+
+def _needs_thresholds(staircase: Staircase) -> bool:
+    """Whether it trains, or was frozen before it had any."""
+    return staircase.wrapper.trainable or not staircase.quantizer.is_initialized(staircase.variables)
 
 
 def freeze(model: keras.Model) -> None:

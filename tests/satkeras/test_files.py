@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import stat
 
 import pytest
 
@@ -63,3 +64,30 @@ def test_a_write_replaces_the_file_with_the_rights_of_any_other(tmp_path):
         assert path.read_bytes() == content
     assert path.stat().st_mode == other.stat().st_mode
     assert set(tmp_path.iterdir()) == {path, other}
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640])
+def test_an_old_files_mode_is_kept(mode, tmp_path):
+    path = tmp_path / "file"
+    path.touch()
+    path.chmod(mode)
+    write_whole(path, b"new")
+    assert stat.S_IMODE(path.stat().st_mode) == mode
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["a file", "nothing yet"])
+def test_a_symbolic_link_stays_and_leads_to_the_file(there, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    target, link = tmp_path / "elsewhere" / "file", tmp_path / "link"
+    if there:
+        target.write_bytes(b"old")
+    link.symlink_to(target)
+    write_whole(require_writable(link), b"new")
+    assert link.is_symlink()
+    assert target.read_bytes() == b"new"
+
+
+def test_names_as_long_as_the_system_takes(tmp_path):
+    path = tmp_path / ("a" * 255)
+    write_whole(require_writable(path), b"content")
+    assert path.read_bytes() == b"content"

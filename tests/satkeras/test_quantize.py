@@ -9,6 +9,7 @@ import tf_keras
 from tf_keras import layers
 
 from satkeras import SCHEMES, learned_variables, quantize_model, set_thresholds, strip, summary
+from satkeras.models.insertion import has_quantizer
 from satkeras.quantizers import (
     InputQuantizer,
     MaxWeightQuantizer,
@@ -34,9 +35,15 @@ def built(model, shape=(None, 8, 8, 3)):
 
 
 def float_weights(model):
-    """Every weight of a quantized model that its float model has, by the name within the layer."""
-    inside = strip(model)
-    return {f"{layer.name}/{index}": w for layer in inside.layers for index, w in enumerate(layer.get_weights())}
+    """Every weight of a quantized model that its float model has, by the name within the layer; kernels are latent."""
+    inside = {
+        layer.layer.name if has_quantizer(layer) else layer.name: layer for layer in model.layers if layer.weights
+    }
+    return {
+        f"{layer.name}/{index}": inside[layer.name].get_weights()[index]
+        for layer in strip(model).layers
+        for index in range(len(layer.get_weights()))
+    }
 
 
 def test_the_model_itself_is_not_changed(residual_model):

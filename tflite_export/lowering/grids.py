@@ -41,7 +41,7 @@ def _require_as_stated(quantizer: Quantizer, variables: Mapping, params: QuantPa
     levels = np.arange(params.qmin - 3, params.qmax + 4)
     places = (levels[:, None] + [-0.25, 0.0, 0.25]).ravel() - params.zero_point
     real = (places * params.scale).astype(np.float32)
-    found = np.asarray(quantizer(real, False, variables), np.float64)
+    found = np.asarray(quantizer(real + np.float32(quantizer.shift), False, variables), np.float64)
     expected = np.clip(np.repeat(levels, 3), params.qmin, params.qmax)
     off = np.abs(found / float(params.scale) + params.zero_point - expected)
     if not off.max() < 1e-3:

@@ -164,7 +164,7 @@ class Lowering:
         (source,) = node.inputs
         if not source.inputs:
             name = self.input_names[self.graph.inputs.index(source)]
-            return stored_tensor(self.named(name), node, params)
+            return dataclasses.replace(stored_tensor(self.named(name), node, params), offset=quantizer.shift)
         if quantizer.reads_8_bits:
             output = stored_tensor(self.named(float_name(node)), node, params)
             return self._staircase(self.stored(source), output, quantizer, variables)

@@ -114,7 +114,7 @@ def random_images(plan: Plan) -> list[np.ndarray]:
     size = max(int(np.prod(x.shape)) for x in plan.inputs)
     count = int(np.clip(200_000 // size, 1, 8))
     rng = np.random.default_rng(0)
-    return [_real(x, rng.integers(-128, 128, (count, *x.shape))) for x in plan.inputs]
+    return [_taken(x, rng.integers(-128, 128, (count, *x.shape))) for x in plan.inputs]
 
 
 def input_codes(x: Tensor, values) -> np.ndarray:
@@ -130,8 +130,8 @@ def input_codes(x: Tensor, values) -> np.ndarray:
     if values.ndim == 0 or values.shape[1:] != x.shape or not len(values):
         shape = f"(n, {', '.join(map(str, x.shape))}), n > 0"
         raise ValueError(f"verify_data must have shape {shape}, for input {x.name}. Received: {values.shape}")
-    low, high = ((end - x.zero_point) * x.step for end in (-128, 127))
-    steps = values.astype(np.float64) / x.step
+    low, high = ((end - x.zero_point) * x.step + x.offset for end in (-128, 127))
+    steps = (values.astype(np.float64) - x.offset) / x.step
     codes = np.rint(steps) + x.zero_point + 128
     if not (codes.min() >= 0 and codes.max() <= 255):
         finite = "" if np.isfinite(steps).all() else ", NaN or infinity among them"
@@ -216,7 +216,7 @@ class _Training:
 
     def tensors(self, codes) -> tuple[dict[Tensor, np.ndarray], np.ndarray]:
         """The tensors that come from the images on, and the model's first output."""
-        inputs = [_as(np.float32, x, values) for x, values in zip(self.plan.inputs, codes, strict=True)]
+        inputs = [_taken(x, values - 128.0) for x, values in zip(self.plan.inputs, codes, strict=True)]
         tensors = {
             tensor: _integers(tensor, value)
             for tensor, value in zip(self.compared, tf.nest.flatten(self.model(inputs, training=False)), strict=True)
@@ -273,6 +273,11 @@ def _as(dtype, x: Tensor, codes: np.ndarray) -> np.ndarray:
 
 def _real(x: Tensor, integers: np.ndarray) -> np.ndarray:
     return (np.float32(x.step) * (integers - x.zero_point)).astype(np.float32)
+
+
+def _taken(x: Tensor, integers: np.ndarray) -> np.ndarray:
+    """An input's integers as the training model takes them."""
+    return _real(x, integers) + np.float32(x.offset)
 
 
 def _integers(tensor: Tensor, values) -> np.ndarray:

@@ -8,7 +8,6 @@ from tf_keras import layers
 
 import satkeras
 from satkeras._compat import output_variables, weight_variables
-from satkeras.calibration.ranges import calibration_inputs
 from satkeras.models.insertion import quantizes_tensor
 
 
@@ -85,7 +84,7 @@ def test_every_range_is_of_the_data(pretrained, images):
     ranges = {
         layer.name: float(next(iter(variables.values())))
         for layer in model.layers
-        if quantizes_tensor(layer) and (variables := output_variables(layer)[1])
+        if quantizes_tensor(layer) and (variables := output_variables(layer)[1]) and "strays" not in variables
     }
     assert len(ranges) >= 6
     assert all(value not in (0.0, 8.0, 10.0) for value in ranges.values())
@@ -137,25 +136,33 @@ def test_batch_norms_that_only_scale_and_shift_stay(residual_model, images):
     assert relative_error(found, residual_model.predict(images[0], verbose=0)) < 0.1
 
 
-def test_data_in_every_form(pretrained, images):
-    x, y = images
-    batches = tf.data.Dataset.from_tensor_slices((x, y)).batch(4)
-    forms = [
-        x,
-        x.astype(np.uint8),
-        [x],
-        {"image": x},
-        batches,
-        batches.map(lambda x, y: x),
-        batches.map(lambda *xy: {"image": xy[0]}),
-    ]
-    for form in forms:
-        (found,) = calibration_inputs(form, pretrained, 0.0, 255.0)
-        assert found.dtype == np.float32
-        np.testing.assert_array_equal(found, x)
-    of_array, of_dataset = (satkeras.quantize_model(pretrained, calibration_data=form) for form in (x, batches))
+def test_a_dataset_starts_the_model_as_its_array_does(pretrained, images):
+    batches = tf.data.Dataset.from_tensor_slices(images).batch(4)
+    of_array, of_dataset = (satkeras.quantize_model(pretrained, calibration_data=x) for x in (images[0], batches))
     for found, expected in zip(of_dataset.get_weights(), of_array.get_weights(), strict=True):
         np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("scheme", ["sat", "pact", "int8"])
+def test_at_8_bits_no_activation_is_clipped(scheme, pretrained, images):
+    model = satkeras.quantize_model(pretrained, scheme, weight_bits=8, activation_bits=8, calibration_data=images[0])
+    known = {layer.name for layer in pretrained.layers}
+    for layer in model.layers:
+        name = layer.name.removeprefix("quant_").removesuffix("_output")
+        if quantizes_tensor(layer) and name in known and output_variables(layer)[0].num_bits == 8:
+            values = tf_keras.Model(pretrained.inputs, pretrained.get_layer(name).output).predict(images[0], verbose=0)
+            quantizer, variables = output_variables(layer)
+            largest = float(quantizer.scale(variables)) * (quantizer.levels[1] - quantizer.zero_point)
+            assert largest >= values.max() * 0.999
+
+
+def test_a_lone_bias_takes_up_what_rounding_changed(pretrained, images):
+    model = satkeras.quantize_model(pretrained, "sat", weight_bits=2, calibration_data=images[0])
+    kernel, bias = pretrained.get_layer("head").get_weights()
+    read = tf_keras.Model(pretrained.inputs, pretrained.get_layer("add").output).predict(images[0], verbose=0)
+    expected = (read @ kernel[0, 0] + bias).mean((0, 1, 2), np.float64)
+    found = tf_keras.Model(model.inputs, model.get_layer("quant_head").output).predict(images[0], verbose=0)
+    np.testing.assert_allclose(found.mean((0, 1, 2), np.float64), expected, rtol=1e-3, atol=1e-3)
 
 
 def nan(x):
@@ -169,8 +176,9 @@ BAD_DATA = {
     "rank": (lambda x: x[0], r"shape \(n, 8, 8, 3\)\. Received: shape \(8, 8, 3\)"),
     "size": (lambda x: x[:, 1:], r"shape \(n, 8, 8, 3\)\. Received: shape \(16, 7, 8, 3\)"),
     "dtype": (lambda x: x.astype(str), "real numbers. Received: dtype=<U"),
-    "nan": (nan, "finite. Received: NaN or infinity"),
-    "range": (lambda x: x * 2, r"within input_range=\(0.0, 255.0\)\. Received: values from 0 to 510"),
+    "nan": (nan, "must be finite, within .* Received NaN or infinity"),
+    "range": (lambda x: x * 2, r"within input_range=\(0.0, 255.0\): .* Received: values from 0 to 510"),
+    "in other units": (lambda x: x / 255, r"not span a step or two of input_range=.* Received: values from 0 to 1$"),
     "negative": (lambda x: x - 128, r"within input_range=.*values from -128 to"),
     "too many inputs": (lambda x: [x, x], r"each of the 1 inputs \['image'\], without labels. Received: 2"),
     "names": (lambda x: {"picture": x}, r"keys \['image'\]\. Received: \['picture'\]"),

@@ -159,6 +159,13 @@ def test_the_temperature_rises_where_something_trains(model, images):
     assert temperatures(model) == {32.0, 30.0}
 
 
+@pytest.mark.parametrize("steps", [1, 3, 4, 8])
+def test_the_temperature_counts_training_steps_however_many_run_at_once(steps, model, images):
+    model.compile("sgd", "sparse_categorical_crossentropy", steps_per_execution=steps)
+    model.fit(*images, batch_size=2, verbose=0, callbacks=[TemperaturePerStep(5.0)])
+    assert {float(one.variables["temperature"]) for one in staircases(model)} == {5.0 * 8}
+
+
 def test_a_geometric_temperature_rises_by_a_factor(model, images):
     set_phase(model, "weights")
     seen = []
