@@ -123,9 +123,12 @@ def table(found: dict) -> str:
         times, sizes = measured["milliseconds"], measured["bytes"]
         for name in times:
             time_ratio, size_ratio = f"{times[name] / times[BASE]:.2f}", f"{sizes[name] / sizes[BASE]:.2f}"
-            count, kernels = measured["operators"][name], measured["weight_bytes"]
+            count, kernels = (
+                measured["operators"][name],
+                measured.get("weight_bytes"),
+            )
             row = (network, name, f"{times[name]:.3f}", time_ratio, count, f"{sizes[name]:,}", size_ratio)
-            rows.append((*row, f"{kernels[name] / kernels[BASE]:.2f}"))
+            rows.append((*row, f"{kernels[name] / kernels[BASE]:.2f}" if kernels else ""))
     return results.page(
         "Latency and size over the converter's post-training int8 file",
         f"`python -m benchmarks.latency`: LiteRT, one thread, {found['machine']}, TensorFlow {found['tensorflow']}."
