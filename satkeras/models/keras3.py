@@ -78,7 +78,7 @@ def _require_same(model, result: keras.Model) -> None:
     rng, tree = np.random.default_rng(0), sys.modules["keras"].tree
     arrays = [
         rng.uniform(0, 1, (2, *(size or _FEW_SIZES for size in x.shape[1:]))).astype(x.dtype.name)
-        for x in result.inputs
+        for x in result.inputs or []
     ]
     graph = getattr(model, "_functional", model)
     expected = tree.flatten(model(tree.pack_sequence_as(graph._inputs_struct, arrays), training=False))
@@ -134,7 +134,12 @@ class _Conversion:
             own = {key: value for key, value in kwargs.items() if not _is_default(parameters.get(key), value)}
             result = layer(*args, **own)
             pair = (operation, layer)
-            if pair not in self.weights and not hasattr(getattr(operation, "_functional", operation), "operations"):
+            own_weights = not isinstance(layer, keras.layers.Normalization)  # its mean and variance are in its config
+            if (
+                own_weights
+                and pair not in self.weights
+                and not hasattr(getattr(operation, "_functional", operation), "operations")
+            ):
                 self.weights.append(pair)
             return result
 

@@ -14,7 +14,7 @@ from satkeras.models.keras3 import as_tf_keras, from_keras3
 @pytest.fixture(scope="module")
 def new():
     inputs = keras.Input((8, 8, 3), name="image")
-    x = layers.Rescaling(1 / 127.5, -1)(inputs)
+    x = layers.Normalization()(layers.Rescaling(1 / 127.5, -1)(inputs))
     x = layers.BatchNormalization()(layers.Conv2D(4, 3, padding="same", kernel_regularizer="l2")(x))
     base = keras.Sequential([layers.Conv2D(4, 1, activation="hard_swish", name="conv"), layers.ReLU(6.0)], name="base")
     x = ops.relu(base(layers.LeakyReLU(0.1)(x)) + base(x)) * 0.5
