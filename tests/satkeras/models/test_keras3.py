@@ -22,7 +22,8 @@ def new():
     outputs = layers.Dense(3, name="out")(ops.mean(x[:, 1:], axis=(1, 2)))
     model = keras.Model({"image": inputs}, {"out": outputs}, name="new")
     rng = np.random.default_rng(0)
-    model.set_weights([values + rng.uniform(0, 0.5, values.shape) for values in model.get_weights()])
+    for weight in model.trainable_weights:
+        weight.assign(weight + rng.uniform(0, 0.5, weight.shape))
     return model
 
 
