@@ -18,11 +18,13 @@ from tensorflow_model_optimization.python.core.quantization.keras.quantize_schem
 from tensorflow_model_optimization.python.core.quantization.keras.quantize_wrapper import (
     QuantizeWrapperV2 as TfmotQuantizeWrapper,
 )
+from tf_keras.src.applications.inception_resnet_v2 import CustomScaleLayer
 from tf_keras.src.engine.functional import Functional
 from tf_keras.src.mixed_precision import autocast_variable
 from tf_keras.src.utils import control_flow_util
 
 __all__ = [
+    "CustomScaleLayer",
     "QuantizeLayoutTransform",
     "QuantizeRegistry",
     "QuantizeScheme",

@@ -13,7 +13,7 @@ import zipfile
 import h5py
 import numpy as np
 
-from satkeras._compat import keras
+from satkeras._compat import CustomScaleLayer, keras
 from satkeras.models.keras3_operations import OPERATIONS, activation_of
 
 _FEW_SIZES = 128  # what an open size is while two models are compared
@@ -158,7 +158,8 @@ def _is_default(parameter, value) -> bool:
 
 
 def _layer(source) -> keras.layers.Layer:
-    cls = getattr(keras.layers, type(source).__name__, None)
+    of_applications = {"CustomScaleLayer": CustomScaleLayer}
+    cls = getattr(keras.layers, type(source).__name__, of_applications.get(type(source).__name__))
     if cls is None or type(source).__module__.split(".")[0] != "keras":
         raise ValueError("tf_keras has no such class; use layers that both have, or cut the model before it")
     if cls is keras.layers.Lambda:

@@ -33,8 +33,8 @@ def test_a_line_for_each_kind(detector):
     )
     assert re.match(r"  'decode' \(Lambda\): its function .*_refusals.py:\d+: x = layers", decode)
     assert cut == (
-        "What comes before can be: quantize_model(model, outputs=['flat', 'classes']); compute the rest from the file's "
-        "outputs"
+        "What comes before can be: quantize_model(model, outputs=['flat', 'classes']); compute the rest from the "
+        "file's outputs"
     )
 
 
