@@ -19,6 +19,7 @@ from tensorflow_model_optimization.python.core.quantization.keras.quantize_schem
 from tensorflow_model_optimization.python.core.quantization.keras.quantize_wrapper import (
     QuantizeWrapperV2 as TfmotQuantizeWrapper,
 )
+from tf_keras.src.applications.inception_resnet_v2 import CustomScaleLayer
 from tf_keras.src.engine.base_layer import AddLoss, AddMetric
 from tf_keras.src.engine.functional import Functional
 from tf_keras.src.mixed_precision import autocast_variable
@@ -27,6 +28,7 @@ from tf_keras.src.utils import control_flow_util
 __all__ = [
     "AddLoss",
     "AddMetric",
+    "CustomScaleLayer",
     "LayerCall",
     "QuantizeLayoutTransform",
     "QuantizeRegistry",

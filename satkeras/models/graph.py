@@ -78,7 +78,7 @@ def read_graph(model: keras.Model) -> Graph:
     is called `base/conv`. A Lambda is read as the TensorFlow operators that it calls, where Keras can follow it.
     """
     reader = _Reader()
-    inputs = [reader.append(tensor, call_of(tensor).layer.name) for tensor in model.inputs]  # pyright: ignore[reportGeneralTypeIssues]
+    inputs = [reader.append(tensor, call_of(tensor).layer.name) for tensor in model.inputs or []]
     outputs = reader.read(model, inputs, "", None)
     return Graph(tuple(reader.nodes), tuple(inputs), tuple(outputs), model.name)
 
@@ -94,9 +94,9 @@ class _Reader:
 
     def read(self, model: keras.Model, inputs: list[Node], path: str, training: bool | None) -> list[Node]:
         """Appends the nodes of a model that is called on `inputs`, and returns those of its outputs."""
-        known = {_key(tensor): node for tensor, node in zip(model.inputs, inputs, strict=True)}
+        known = {_key(tensor): node for tensor, node in zip(model.inputs or [], inputs, strict=True)}
         # A stack instead of recursion: deep residual networks have more layers than Python has frames.
-        stack = list(reversed(model.outputs))  # pyright: ignore[reportCallIssue]
+        stack = list(reversed(model.outputs or []))
         while stack:
             call = call_of(stack[-1])
             unread = [tensor for tensor in call.inputs if _key(tensor) not in known]
@@ -106,7 +106,7 @@ class _Reader:
             tensor = stack.pop()
             if _key(tensor) not in known:
                 known.update(self._read_call(call, tensor, known, path, training))
-        return [known[_key(tensor)] for tensor in model.outputs]  # pyright: ignore[reportGeneralTypeIssues]
+        return [known[_key(tensor)] for tensor in model.outputs or []]
 
     def _read_call(self, call: LayerCall, tensor, known, path: str, training: bool | None) -> dict[tuple, Node]:
         """The nodes of a call's results, by key: all of a nested model's, of any other call that of `tensor` alone."""

@@ -13,7 +13,7 @@ import zipfile
 import h5py
 import numpy as np
 
-from satkeras._compat import keras
+from satkeras._compat import CustomScaleLayer, keras
 from satkeras.models.keras3_operations import OPERATIONS, activation_of
 
 _FEW_SIZES = 128  # what an open size is while two models are compared
@@ -78,7 +78,7 @@ def _require_same(model, result: keras.Model) -> None:
     rng, tree = np.random.default_rng(0), sys.modules["keras"].tree
     arrays = [
         rng.uniform(0, 1, (2, *(size or _FEW_SIZES for size in x.shape[1:]))).astype(x.dtype.name)
-        for x in result.inputs  # pyright: ignore[reportGeneralTypeIssues]
+        for x in result.inputs or []
     ]
     graph = getattr(model, "_functional", model)
     expected = tree.flatten(model(tree.pack_sequence_as(graph._inputs_struct, arrays), training=False))
@@ -134,7 +134,12 @@ class _Conversion:
             own = {key: value for key, value in kwargs.items() if not _is_default(parameters.get(key), value)}
             result = layer(*args, **own)
             pair = (operation, layer)
-            if pair not in self.weights and not hasattr(getattr(operation, "_functional", operation), "operations"):
+            own_weights = not isinstance(layer, keras.layers.Normalization)  # its mean and variance are in its config
+            if (
+                own_weights
+                and pair not in self.weights
+                and not hasattr(getattr(operation, "_functional", operation), "operations")
+            ):
                 self.weights.append(pair)
             return result
 
@@ -153,7 +158,8 @@ def _is_default(parameter, value) -> bool:
 
 
 def _layer(source) -> keras.layers.Layer:
-    cls = getattr(keras.layers, type(source).__name__, None)
+    of_applications = {"CustomScaleLayer": CustomScaleLayer}
+    cls = getattr(keras.layers, type(source).__name__, of_applications.get(type(source).__name__))
     if cls is None or type(source).__module__.split(".")[0] != "keras":
         raise ValueError("tf_keras has no such class; use layers that both have, or cut the model before it")
     if cls is keras.layers.Lambda:

@@ -28,7 +28,7 @@ def activation_of(function, convert):
         return None
     if hasattr(function, "get_config") and hasattr(function, "call"):
         return convert(function)
-    name = _SAME_NAME.get(function.__name__, function.__name__)
+    name = str(_SAME_NAME.get(function.__name__, function.__name__))
     if name == "leaky_relu":
         return keras.layers.LeakyReLU(0.2)
     found = _FUNCTIONS.get(name) or getattr(keras.activations, name, None)  # pyright: ignore[reportCallIssue]

@@ -18,6 +18,7 @@ REWRITES: dict[type, Callable] = {
     **linear.REWRITES,
     **one_dimension.REWRITES,
     **inputs.REWRITES,
+    **elementwise.REWRITES,
 }
 OPERATORS: dict[str, Callable] = {**elementwise.OPERATORS, **movement.OPERATORS}
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from satkeras._compat import is_symbolic, keras
+from satkeras._compat import CustomScaleLayer, is_symbolic, keras
 from satkeras.models.rewrites.affine import affine
 from satkeras.models.rewrites.call import Call, Refused, activation
 
@@ -125,6 +125,12 @@ def _cast(call: Call, x, dtype, name=None):
     raise Refused(f"needs a floating-point tensor, gets {x.dtype.name}; give the model float images")
 
 
+def _scaled_sum(call: Call, inputs):
+    stream, branch = inputs
+    return merge(call, _layers.Add, [stream, affine(call, branch, call.layer.scale, 0.0)])
+
+
+REWRITES = {CustomScaleLayer: _scaled_sum}
 OPERATORS = {
     **dict.fromkeys(("__operators__.add", "math.add"), _merged(_layers.Add, _add_constant)),
     "math.subtract": _merged(_layers.Subtract, _subtract_constant),

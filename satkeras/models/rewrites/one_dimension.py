@@ -144,10 +144,10 @@ def _batch_norm(call: Call, x, *args, **kwargs):
     if id(x) not in call.core.groups or list(layer.axis) != [len(x.shape) - 1]:
         return call.kept(x)
     given = {key: value for key, value in layer.get_config().items() if key not in ("name", "dtype", "trainable")}
-    results, begin = [], 0
+    results, begin, weights = [], 0, layer.get_weights()
     for i, part in enumerate(call.core.groups[id(x)]):
         end = begin + part.shape[-1]
-        own = [values[begin:end] for values in layer.get_weights()]
+        own = [values[begin:end] for values in weights]
         results.append(call.apply(type(layer), part, f"group_{i}", own, **given))
         begin = end
     return concatenated(call, results)

@@ -14,7 +14,7 @@ from satkeras.models.keras3 import as_tf_keras, from_keras3
 @pytest.fixture(scope="module")
 def new():
     inputs = keras.Input((8, 8, 3), name="image")
-    x = layers.Rescaling(1 / 127.5, -1)(inputs)
+    x = layers.Normalization()(layers.Rescaling(1 / 127.5, -1)(inputs))
     x = layers.BatchNormalization()(layers.Conv2D(4, 3, padding="same", kernel_regularizer="l2")(x))
     base = keras.Sequential([layers.Conv2D(4, 1, activation="hard_swish", name="conv"), layers.ReLU(6.0)], name="base")
     x = ops.relu(base(layers.LeakyReLU(0.1)(x)) + base(x)) * 0.5
@@ -22,7 +22,8 @@ def new():
     outputs = layers.Dense(3, name="out")(ops.mean(x[:, 1:], axis=(1, 2)))
     model = keras.Model({"image": inputs}, {"out": outputs}, name="new")
     rng = np.random.default_rng(0)
-    model.set_weights([values + rng.uniform(0, 0.5, values.shape) for values in model.get_weights()])
+    for weight in model.trainable_weights:
+        weight.assign(weight + rng.uniform(0, 0.5, weight.shape))
     return model
 
 

@@ -7,6 +7,7 @@ import tf_keras
 from tf_keras import layers
 
 from satkeras import check_model, quantize_model, strip
+from satkeras._compat import CustomScaleLayer
 from satkeras.models.rewriting import core_model
 
 IMAGE, SEQUENCE = (8, 6, 4), (12, 4)
@@ -147,3 +148,11 @@ def test_strip_returns_the_parts_with_their_weights():
 def test_what_is_found_is_a_table():
     model = tf_keras.Sequential([layers.InputLayer(IMAGE), layers.SeparableConv2D(4, 3, name="separable")])
     assert str(check_model(model)) == "separable  SeparableConv2D  DepthwiseConv2D + Conv2D"
+
+
+def test_the_scaled_sum_of_inception_resnet():
+    inputs = tf_keras.Input(IMAGE)
+    model = tf_keras.Model(inputs, CustomScaleLayer(0.17)([inputs, layers.Conv2D(4, 1)(inputs)]))
+    core = core_model(model).model
+    assert classes(core)[-1] == "Add"
+    same(model, core)
