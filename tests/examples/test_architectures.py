@@ -103,10 +103,10 @@ def test_resnet50_lacks_only_the_convolution_biases_of_keras_applications(name: 
 @pytest.mark.parametrize(
     ("name", "reference_name", "width"),
     [
-        ("mobilenet_v1", "MobileNet", 1.0),
+        pytest.param("mobilenet_v1", "MobileNet", 1.0, marks=pytest.mark.slow),
         ("mobilenet_v1", "MobileNet", 0.25),
         ("mobilenet_v2", "MobileNetV2", 0.75),
-        ("mobilenet_v2", "MobileNetV2", 1.4),
+        pytest.param("mobilenet_v2", "MobileNetV2", 1.4, marks=pytest.mark.slow),
     ],
 )
 def test_mobilenet_computes_what_keras_applications_computes(name: str, reference_name: str, width: float) -> None:

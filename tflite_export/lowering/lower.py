@@ -179,7 +179,7 @@ class Lowering:
         if pending.ceiling < (params.qmax - params.zero_point) * float(params.scale) * (1 - 1e-6):
             raise Problem(f"its range exceeds the maximum {pending.ceiling:g} of the ReLU before it")
         narrow = is_narrow_symmetric((params.qmin, params.qmax), params.zero_point)
-        if narrow and pending.rescales and not self._is_returned(node):
+        if narrow and pending.rescales and not pending.relu and not self._is_returned(node):
             output = in_units_of_its_clip(stored_tensor(self.named(name), node, params), params)
             return pending.close(self, pending, output, "relu_n1_to_1")
         output = stored_tensor(self.named(name), node, params)

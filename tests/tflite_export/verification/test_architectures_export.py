@@ -9,8 +9,8 @@ from examples import architectures
 
 BLOCKS_V1 = ((8, 1, 1), (16, 2, 2))
 BLOCKS_V2 = ((1, 8, 1, 1), (6, 8, 2, 2), (6, 16, 2, 1))
-STAGES18 = ((4, 2), (6, 2), (8, 2), (10, 2))
-STAGES20 = ((4, 3), (6, 3), (8, 3))
+STAGES18 = ((4, 1), (6, 1), (8, 2), (10, 1))
+STAGES20 = ((4, 1), (6, 2), (8, 1))
 EXAMPLES = {
     "mobilenet_v1": functools.partial(architectures.mobilenet_v1, blocks=BLOCKS_V1),
     "mobilenet_v2": functools.partial(architectures.mobilenet_v2, blocks=BLOCKS_V2, last_channels=32),
