@@ -142,10 +142,7 @@ def _of_all_replicas(largest):
     replica = tf.distribute.get_replica_context()
     if replica is None or replica.num_replicas_in_sync == 1:
         return largest
-    # A sum of vectors that hold one number each: strategies reduce by sum and mean alone, and those that gather, too,
-    # mix up their messages where a process has two strategies.
-    own = tf.one_hot(replica.replica_id_in_sync_group, replica.num_replicas_in_sync) * largest
-    return tf.reduce_max(replica.all_reduce(tf.distribute.ReduceOp.SUM, own))
+    return tf.reduce_max(replica.all_gather(largest[None], axis=0))
 
 
 def _usable(largest):
