@@ -46,6 +46,8 @@ def set_ranges(model: keras.Model, batches: CheckedBatches, pretrained: keras.Mo
         quantizer.calibrate(sample.values, variables)
     shifts = {node: _Shift(node, trained) for node in graph.nodes if _is_corrected(node, graph)}
     for batch in batches:
+        for shift in shifts.values():
+            shift.undo()
         before = {
             node: moments_of(_seen(node, inputs, output))
             for node, inputs, output in _float_walk(graph, batch, trained)
@@ -155,7 +157,6 @@ class _Shift:
 
     def output(self, inputs: list, before: tuple) -> tf.Tensor:
         """The layer's output for a batch, corrected by the change in this batch alone; takes note of the change."""
-        self._set(self._own)
         plain = None if kind_of(self.node) is Kind.BATCH_NORM else _call(self.node, inputs)
         after = moments_of(_seen(self.node, inputs, plain))
         self.before.add(*before)
@@ -163,6 +164,10 @@ class _Shift:
         # In the layer itself, because the rounding of a bias behind it reads its variables.
         self._set(self._corrected(before[:2], after[:2]))
         return _call(self.node, inputs)
+
+    def undo(self) -> None:
+        """Gives the layer back what it had, for the float model to run on."""
+        self._set(self._own)
 
     def apply(self) -> None:
         """Changes the layer by what all batches showed."""

@@ -8,6 +8,7 @@ from tf_keras import layers
 
 import satkeras
 from satkeras._compat import output_variables, weight_variables
+from satkeras.calibration import ranges
 from satkeras.models.insertion import quantizes_tensor
 
 
@@ -154,6 +155,18 @@ def test_at_8_bits_no_activation_is_clipped(scheme, pretrained, images):
             quantizer, variables = output_variables(layer)
             largest = float(quantizer.scale(variables)) * (quantizer.levels[1] - quantizer.zero_point)
             assert largest >= values.max() * 0.999
+
+
+def test_many_batches_correct_what_one_does(pretrained, images, monkeypatch):
+    found = []
+    for size in (16, 2):
+        monkeypatch.setattr(ranges, "batch_size_for", lambda model, size=size: size)
+        found.append(satkeras.quantize_model(pretrained, "sat", calibration_data=images[0]))
+    for norm in (layer for layer in found[0].layers if isinstance(layer, layers.BatchNormalization)):
+        mean, variance = (np.stack([m.get_layer(norm.name).get_weights()[i] for m in found]) for i in (-2, -1))
+        scale = np.sqrt(variance[0] + norm.epsilon)
+        assert (np.abs(mean[1] - mean[0]) / scale).max() < 0.2
+        assert (np.abs(variance[1] - variance[0]) / scale**2).max() < 0.3
 
 
 def test_a_lone_bias_takes_up_what_rounding_changed(pretrained, images):

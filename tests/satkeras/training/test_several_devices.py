@@ -41,9 +41,10 @@ def trained(scheme, steps):
     return q
 
 
+strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])  # one: a second mixes up its messages with the first's
 for scheme in sys.argv[2:]:
     one = trained(scheme, 1)
-    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+    with strategy.scope():
         two = trained(scheme, 1)
         for a, b in zip(one.trainable_variables, two.trainable_variables):
             if scheme != "qn":  # its divisor is that of one replica's batch
