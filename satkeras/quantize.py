@@ -27,7 +27,7 @@ from satkeras.models.checks import (
     require_supported,
 )
 from satkeras.models.graph import Graph, build_model, in_form_of, read_graph
-from satkeras.models.insertion import float_weights, new_name, with_quantizers, without_quantizers
+from satkeras.models.insertion import float_weights, has_quantizer, new_name, with_quantizers, without_quantizers
 from satkeras.models.keras3 import as_tf_keras
 from satkeras.models.layers import Kind, kind_of
 from satkeras.models.losses import require_copied_regularizers, require_no_loose_losses
@@ -132,7 +132,7 @@ def quantize_model(
         copy.set_weights(layer.get_weights())
     result = in_form_of(
         float_model if outputs else model,
-        _fresh(tfmot.quantization.keras.quantize_apply(annotated, scheme=_AsAnnotated(quantized, configs))),
+        _fresh(tfmot.quantization.keras.quantize_apply(annotated, scheme=_AsAnnotated(quantized, configs)), quantized),
     )
     if was_float and calibration is not None:
         equalize_channels(result)
@@ -191,11 +191,24 @@ def _annotate(layer, configs):
     return layer if config is None else tfmot.quantization.keras.quantize_annotate_layer(layer, config)
 
 
-def _fresh(model: keras.Model) -> keras.Model:
-    """A copy whose layers belong to it alone: `layer.output` of tfmot's leads into its intermediate models."""
-    copy = keras.models.clone_model(model)
-    copy.set_weights(model.get_weights())
-    return copy
+def _fresh(model: keras.Model, graph: Graph) -> keras.Model:
+    """A copy of what tfmot made of a graph, whose layers belong to it alone and are called in the graph's modes.
+
+    `layer.output` of tfmot's leads into its intermediate models, and its copies lose the `training=` of a call where
+    the layer inside a wrapper has no such argument.
+    """
+    sources = {layer.layer.name if has_quantizer(layer) else layer.name: layer for layer in model.layers}
+    copies = []
+
+    def copied(layer):
+        source = sources[layer.name]
+        copies.append((source, type(source).from_config(source.get_config())))
+        return copies[-1][1]
+
+    result = build_model(graph, wrap=copied)
+    for source, copy in copies:
+        copy.set_weights(source.get_weights())
+    return result
 
 
 class _AsAnnotated(QuantizeScheme, QuantizeLayoutTransform, QuantizeRegistry):

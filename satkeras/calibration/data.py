@@ -38,7 +38,7 @@ def input_arrays(data: InputData, model: keras.Model, argument: str) -> list[np.
       ValueError: it has not an array for each input, as many examples in each, or any at all; or a dataset has no end.
     """
     parts = list(Batches(data, model, argument).parts())
-    return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
+    return parts[0] if len(parts) == 1 else [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -117,7 +117,8 @@ def _normalized(norm: keras.layers.BatchNormalization, x, mean, variance) -> tf.
 
 
 def _is_correctable_norm(node: Node) -> bool:
-    return kind_of(node) is Kind.BATCH_NORM and node.layer.trainable and node.training is not False
+    is_norm = isinstance(node.layer, keras.layers.BatchNormalization)
+    return is_norm and node.layer.trainable and node.training is not False
 
 
 def _is_corrected(node: Node, graph: Graph) -> bool:

@@ -12,7 +12,7 @@ from satkeras.models.bias_rounding import with_rounded_bias
 
 @serializable
 class AbsorbedReLU(keras.layers.ReLU):
-    """A ReLU that the quantizer after it does: it passes on what it gets.
+    """A ReLU that the quantizer after it does, of any maximum: it passes on what it gets.
 
     The unsigned levels of a learned clip begin at 0, so that both passes come to the same without it. Only at 0 itself
     does the gradient differ: a ReLU stops it, the clip's edges belong to its inside.

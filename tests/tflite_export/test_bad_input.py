@@ -40,7 +40,7 @@ def quantized(trained):
     ("make", "error", "message"),
     [
         (lambda: None, TypeError, "Received: model=None"),
-        (lambda: "model.keras", TypeError, "Received: model='model.keras'; load it with tf_keras.models.load_model"),
+        (lambda: "model.keras", TypeError, "Received: model='model.keras'; load it with satkeras.load_model"),
         (lambda: layers.Dense(3), TypeError, "Received: model=<tf_keras"),
         (lambda: keras.Sequential([keras.Input((3,))], name="new"), TypeError, "Received: 'new', a model of Keras 3"),
         (
@@ -72,7 +72,7 @@ def diverged(model, name: str, value: float):
     return model
 
 
-UNKNOWN = "its range is still unknown: train the model for at least one step, or give quantize_model calibration_data"
+UNKNOWN = "its range is still unknown: train the model for at least one step .*or give quantize_model calibration_data"
 MODELS = {
     "untrained": ({}, lambda model: model, [("quant_logits_output", UNKNOWN)]),
     "untrained int8": ({"scheme": "int8"}, lambda model: model, [("quant_conv_relu_output", UNKNOWN)]),
@@ -113,19 +113,11 @@ def test_models_that_have_no_integers(options, change, problems, tmp_path):
 
 
 @pytest.mark.parametrize("shape", [(None, None, 3), (None, 8, 3)], ids=str)
-def test_dynamic_shapes(shape, trained, random_images, tmp_path):
-    images = random_images(small_model(), 4)
-    model = trained(small_model(shape), images=images)
-    message = r"inputs of fixed size. Build the float model anew .*set_weights:\n  image: its shape is \(None, None, "
-    with pytest.raises(ExportError, match=message):
-        tflite_export.export_tflite(model, tmp_path / "net.tflite")
-    with pytest.raises(ExportError, match=message):
-        tflite_export.integer_model(model)
-    # The advice works.
-    fixed = satkeras.quantize_model(small_model())
-    fixed.set_weights(model.get_weights())
-    np.testing.assert_array_equal(fixed.predict(images[0], verbose=0), model.predict(images[0], verbose=0))
-    tflite_export.integer_model(fixed)
+def test_dynamic_shapes(shape, exported):
+    with pytest.raises(ValueError, match=r"inputs of fixed size. Input 'image' .*input_shape=\(h, "):
+        satkeras.quantize_model(small_model(shape))
+    fixed = satkeras.quantize_model(small_model(shape), input_shape=(8, 8, 3), calibration_data=IMAGES)
+    assert exported(fixed).differing == 0
 
 
 @pytest.mark.parametrize(
@@ -168,7 +160,7 @@ SHAPE = r"verify_data must have shape \(n, 8, 8, 3\), n > 0, for input image. Re
 KIND = "verify_data must hold integers or floats. Received: dtype "
 ONE = r"verify_data must be an array for each of the 1 inputs \['image'\], without labels. Received: "
 NONE = "verify_data must hold at least one example. Received: "
-NO_KIND = r"verify_data must be an array, a list or dict of arrays, or a tf.data.Dataset\. Received: "
+NO_KIND = "verify_data must be an array, a list or dict of arrays .*Received: "
 RANGE = "must lie within the model's input range 0 .. 255. Received: values from "
 
 
@@ -199,7 +191,6 @@ DATA = {
         "in the units of the model's input range 0 .. 255. Received: values from 0 to 1, a step",
     ),
     "empty dataset": (dataset(IMAGES[:0]).batch(2), NONE + "an empty dataset"),
-    "unbatched dataset": (dataset(IMAGES), SHAPE),
     "infinite dataset": (
         dataset(IMAGES).batch(2).repeat(),
         r"must end. Received: a dataset that repeats forever; use .take\(n\)",

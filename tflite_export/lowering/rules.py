@@ -89,7 +89,8 @@ def _relu(walk, node: Node, layer) -> "Pending | Tensor":
     if layer.negative_slope or layer.threshold:
         raise Problem("needs negative_slope=0 and threshold=0")
     before = walk.value(node.inputs[0])
-    ceiling = np.inf if layer.max_value is None else float(layer.max_value)
+    clips = layer.max_value is not None and not isinstance(layer, AbsorbedReLU)
+    ceiling = float(layer.max_value) if clips else np.inf
     if isinstance(before, Tensor):
         if not all(quantizes_tensor(reader.layer) for reader in walk.graph.consumers(node)) or _is_output(walk, node):
             return _relu_on_its_grid(walk, node, before, ceiling)

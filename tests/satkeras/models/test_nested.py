@@ -53,12 +53,12 @@ def test_quantized_stripped_and_stored(nested, images, train, tmp_path):
 
 def test_stripped(nested, images):
     x, _ = images
-    np.testing.assert_allclose(strip(quantize_model(nested))(x), nested(x), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(strip(quantize_model(nested, "int8"))(x), nested(x), rtol=1e-4, atol=1e-4)
 
 
 def test_inputs_and_outputs_in_any_structure():
     inputs = {"a": tf_keras.Input((4,), name="a"), "b": tf_keras.Input((4,), name="b")}
-    inner = tf_keras.Model(inputs, [layers.Add()(list(inputs.values())), inputs["a"]], name="inner")
+    inner = tf_keras.Model(inputs, [layers.Add(name="add")(list(inputs.values())), inputs["a"]], name="inner")
     x, y = tf_keras.Input((4,)), tf_keras.Input((4,))
     total, same = inner({"b": y, "a": x})
     graph = read_graph(tf_keras.Model([x, y], [layers.Dense(2)(total), layers.Dense(2)(same)]))

@@ -92,6 +92,6 @@ def test_a_pool_that_is_called_twice_knows_both_its_inputs(noise):
 
 def test_strip_gives_keras_own_pools_back(noise):
     float_model = pooled_model(layers.GlobalAveragePooling2D(name="pool"))
-    stripped = satkeras.strip(satkeras.quantize_model(float_model, "int8", calibration_data=noise))
+    stripped = satkeras.strip(satkeras.quantize_model(float_model, "int8"))
     assert type(stripped.get_layer("pool")) is layers.GlobalAveragePooling2D
     np.testing.assert_allclose(stripped.predict(noise, verbose=0), float_model.predict(noise, verbose=0), rtol=1e-5)

@@ -142,7 +142,7 @@ def test_open_sizes_are_closed():
 def test_strip_returns_the_parts_with_their_weights():
     stack = [layers.SeparableConv2D(4, 3), layers.Flatten(), layers.Dense(2)]
     model = tf_keras.Sequential([layers.InputLayer(IMAGE), *stack])
-    same(model, strip(quantize_model(model)))
+    same(model, strip(quantize_model(model, "int8")))
 
 
 def test_what_is_found_is_a_table():
