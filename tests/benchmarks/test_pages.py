@@ -9,6 +9,7 @@ from benchmarks import (
     cifar100,
     exactness,
     export_time,
+    families,
     fine_tuning,
     kernels,
     latency,
@@ -20,7 +21,7 @@ from benchmarks import (
 README = pathlib.Path("README.md")
 
 
-@pytest.mark.parametrize("benchmark", [cifar100, exactness, fine_tuning, kernels, temperature])
+@pytest.mark.parametrize("benchmark", [cifar100, exactness, families, fine_tuning, kernels, temperature])
 def test_a_page_is_made_of_all_its_results(benchmark):
     assert benchmark.RESULTS.with_suffix(".md").read_text() == benchmark.table()
 
