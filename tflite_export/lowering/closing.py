@@ -1,7 +1,6 @@
 """How a pending result becomes operators, once the grid it is stored on is known."""
 
 import dataclasses
-import math
 
 import numpy as np
 
@@ -38,9 +37,9 @@ def close_on(walk, pending: Pending, output: Tensor) -> Tensor:
     """Emits the operators of a pending result onto a grid: fused clamps, or a MINIMUM and a MAXIMUM, clip it."""
     if pending.relu and output.lowest < output.zero_point:
         output = dataclasses.replace(output, lowest=output.zero_point)
-    ceiling = output.zero_point + pending.ceiling / output.step
-    if ceiling < output.highest - 1e-6:
-        return _clipped(walk, pending, output, Minimum, math.floor(ceiling + 0.5))
+    ceiling = np.floor(output.zero_point + pending.ceiling / output.step + 0.5)
+    if ceiling < output.highest:
+        return _clipped(walk, pending, output, Minimum, int(ceiling))
     if output.lowest == -128:
         return pending.close(walk, pending, output, "none")
     if output.lowest == output.zero_point:

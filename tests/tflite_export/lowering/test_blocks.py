@@ -5,6 +5,7 @@ import pytest
 import tf_keras
 from tf_keras import layers
 
+import satkeras
 from satkeras.models.activations import hard_swish
 from satkeras.models.core import DepthToSpace, Slice, SpaceToDepth
 from tflite_export.file.writer import write_file
@@ -110,3 +111,16 @@ def test_a_block_is_exact(model, scheme, trained, random_images):
         verification = verify(quantized, plan, content, images, kernels)
         assert breaches(verification) == []
         assert all(np.isfinite(tensor.layer_farthest) for tensor in verification.tensors)
+
+
+def test_a_maximum_that_ends_the_grid_is_no_operator(exported):
+    """Of a range that is the ReLU's maximum; float32's 6 / 255 times 255 is a little more than 6."""
+    image = layers.Input((6, 6, 3), name="image")
+    x = layers.ReLU(6.0, name="relu6")(layers.Conv2D(4, 3, name="conv")(image))
+    model = tf_keras.Model(image, layers.Dense(2, name="logits")(layers.GlobalAveragePooling2D(name="pool")(x)))
+    images = np.random.default_rng(0).integers(0, 256, (8, 6, 6, 3)).astype(np.float32)
+    quantized = satkeras.quantize_model(model, "int8", calibration_data=images)
+    quantized.get_layer("quant_relu6_output")._output_quantizer_vars["range"].assign(6.0)
+    found = exported(quantized)
+    assert found.differing == 0
+    assert "MINIMUM" not in {tensor.operator for tensor in found.tensors}
