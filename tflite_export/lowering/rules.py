@@ -75,14 +75,18 @@ def _batch_norm(walk, node: Node, layer) -> Pending:
     factor = gamma / np.sqrt(variance + layer.epsilon)
     if not np.isfinite([factor, mean * factor + beta]).all():
         raise Problem("its weights hold NaN or infinity")
+    return _folded(walk, node, "batch norm", factor, lambda bias: (bias - mean) * factor + beta)
+
+
+def _folded(walk, node: Node, what: str, factor, moved: Callable) -> Pending:
+    """The sum that a layer reads times `factor`, its bias `moved`."""
     before = walk.value(node.inputs[0])
     if isinstance(before, Tensor):
         before = identity(before)
     if before.total is None or before.relu:
-        raise Problem(f"a batch norm cannot fold into {before.layers}: quantize the tensor between them")
+        raise Problem(f"a {what} cannot fold into {before.layers}: quantize the tensor between them")
     total = before.total
-    bias = (total.bias - mean) * factor + beta
-    return before.then(node.name, total=dataclasses.replace(total, step=total.step * factor, bias=bias))
+    return before.then(node.name, total=dataclasses.replace(total, step=total.step * factor, bias=moved(total.bias)))
 
 
 def _relu(walk, node: Node, layer) -> "Pending | Tensor":
@@ -116,14 +120,7 @@ def _relu_on_its_grid(walk, node: Node, x: Tensor, ceiling: float) -> Tensor:
 
 
 def _rescaling(walk, node: Node, layer) -> Pending:
-    before = walk.value(node.inputs[0])
-    if isinstance(before, Tensor):
-        before = identity(before)
-    if before.total is None or before.relu:
-        raise Problem(f"a Rescaling cannot fold into {before.layers}: quantize the tensor between them")
-    total = before.total
-    step, bias = total.step * layer.scale, total.bias * layer.scale + layer.offset
-    return before.then(node.name, total=dataclasses.replace(total, step=step, bias=bias))
+    return _folded(walk, node, "Rescaling", layer.scale, lambda bias: bias * layer.scale + layer.offset)
 
 
 def _rounded_bias(walk, node: Node, layer) -> "Pending | Tensor":
