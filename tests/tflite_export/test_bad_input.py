@@ -72,7 +72,10 @@ def diverged(model, name: str, value: float):
     return model
 
 
-UNKNOWN = "its range is still unknown: train the model for at least one step .*or give quantize_model calibration_data"
+UNKNOWN = (
+    r"its range is still unknown: train the model for at least one step \(in which a frozen layer learns nothing\), or "
+    "give quantize_model calibration_data"
+)
 MODELS = {
     "untrained": ({}, lambda model: model, [("quant_logits_output", UNKNOWN)]),
     "untrained int8": ({"scheme": "int8"}, lambda model: model, [("quant_conv_relu_output", UNKNOWN)]),
@@ -120,6 +123,19 @@ def test_dynamic_shapes(shape, exported):
     assert exported(fixed).differing == 0
 
 
+@pytest.mark.parametrize("shape", [(None, None, 3), (None, 8, 3)], ids=str)
+def test_sizes_that_were_opened_again(shape, tmp_path):
+    fixed = satkeras.quantize_model(small_model(), calibration_data=IMAGES)
+    image = tf_keras.Input(shape, name="image")
+    model = tf_keras.models.clone_model(fixed, input_tensors=image)
+    model.set_weights(fixed.get_weights())
+    message = r"inputs of fixed size. Build the float model anew .*set_weights:\n  image: its shape is \(None, None, "
+    with pytest.raises(ExportError, match=message):
+        tflite_export.export_tflite(model, tmp_path / "net.tflite")
+    with pytest.raises(ExportError, match=message):
+        tflite_export.integer_model(model)
+
+
 @pytest.mark.parametrize(
     ("path", "error", "message"),
     [
@@ -160,7 +176,10 @@ SHAPE = r"verify_data must have shape \(n, 8, 8, 3\), n > 0, for input image. Re
 KIND = "verify_data must hold integers or floats. Received: dtype "
 ONE = r"verify_data must be an array for each of the 1 inputs \['image'\], without labels. Received: "
 NONE = "verify_data must hold at least one example. Received: "
-NO_KIND = "verify_data must be an array, a list or dict of arrays .*Received: "
+NO_KIND = (
+    "verify_data must be an array, a list or dict of arrays for several inputs, a tf.data.Dataset, a Keras Sequence, "
+    r"or a function that returns an iterator \(a representative_dataset\)\. Received: "
+)
 RANGE = "must lie within the model's input range 0 .. 255. Received: values from "
 
 

@@ -107,6 +107,16 @@ def test_open_sizes_are_those_given():
     assert [layer.macs for layer in found.layers] == [6 * 6 * 4 * 27, 8]
 
 
+def test_sizes_that_are_not_fixed():
+    """As in a copy of a quantized model on another input."""
+    stack = [layers.Conv2D(4, 3, name="conv"), layers.GlobalAveragePooling2D(), layers.Dense(2, name="logits")]
+    fixed = quantize_model(tf_keras.Sequential([layers.InputLayer((8, 8, 3)), *stack]))
+    found = summary(tf_keras.models.clone_model(fixed, input_tensors=tf_keras.Input((None, None, 3))))
+    assert [layer.macs for layer in found.layers] == [None, 8]
+    assert found.macs is None
+    assert "MACs: ? for an image" in str(found)
+
+
 def test_the_text(quantized):
     model = quantized()
     found, text = summary(model), str(summary(model))
