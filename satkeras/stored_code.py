@@ -25,17 +25,24 @@ def require_no_code(path: str | os.PathLike) -> None:
       path: a `.keras` or `.h5` file, or a SavedModel folder. What is none of these has nothing to look at.
 
     Raises:
-      ValueError: it holds code, or names something that is neither Keras', satkeras', registered nor a class of an
-        imported module with a `from_config`.
+      ValueError: there is code, see `code_in`.
     """
-    for config in _configs(pathlib.Path(path)):
-        for entry in _objects(config):
-            problem = _problem_of(entry)
-            if problem is not None:
-                raise ValueError(
-                    f"load_model needs a file without code of its own. Received: path={os.fspath(path)!r}, which "
-                    f"{problem}. If you trust whoever made it: satkeras.load_model(path, safe_mode=False)"
-                )
+    problem = code_in(path)
+    if problem is not None:
+        raise ValueError(
+            f"load_model needs a file without code of its own. Received: path={os.fspath(path)!r}, which {problem}. If "
+            "you trust whoever made it: satkeras.load_model(path, safe_mode=False)"
+        )
+
+
+def code_in(path: str | os.PathLike) -> str | None:
+    """What loading a stored model would run, None if nothing.
+
+    That is code which it holds, or something that it names and that is neither Keras', satkeras', registered nor a
+    class of an imported module with a `from_config`.
+    """
+    problems = (_problem_of(entry) for config in _configs(pathlib.Path(path)) for entry in _objects(config))
+    return next((problem for problem in problems if problem is not None), None)
 
 
 def _configs(path: pathlib.Path) -> Iterator:

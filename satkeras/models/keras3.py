@@ -15,6 +15,7 @@ import numpy as np
 
 from satkeras._compat import CustomScaleLayer, keras
 from satkeras.models.keras3_operations import OPERATIONS, activation_of
+from satkeras.stored_code import code_in
 
 _FEW_SIZES = 128  # what an open size is while two models are compared
 TOLERANCE = 1e-5
@@ -207,11 +208,12 @@ def _loaded(path: pathlib.Path):
             f"quantize_model needs a model, or a .keras or .h5 file of one. Received: {os.fspath(path)!r}"
             + ("" if path.exists() else ": nothing is there")
         )
-    config, version = _described(path)
-    if path.suffix != ".keras" and '"Lambda"' in config:
+    version = _keras_version(path)
+    problem = code_in(path)
+    if problem is not None:
         raise ValueError(
-            f"{os.fspath(path)!r} holds a Lambda, code that loading would run. If you trust the file, load it "
-            f"yourself: quantize_model(tf_keras.models.load_model({os.fspath(path)!r}))"
+            f"{os.fspath(path)!r} {problem}, code that loading would run. If you trust the file, load it yourself: "
+            f"quantize_model(tf_keras.models.load_model({os.fspath(path)!r}))"
         )
     if version.startswith("3"):
         import keras as keras3  # noqa: PLC0415 - only a file of Keras 3 needs it
@@ -220,11 +222,11 @@ def _loaded(path: pathlib.Path):
     return keras.models.load_model(path, compile=False)
 
 
-def _described(path: pathlib.Path) -> tuple[str, str]:
-    """The config of a file's model, and the version of Keras that wrote it."""
+def _keras_version(path: pathlib.Path) -> str:
+    """The version of Keras that wrote a model's file."""
     if path.suffix == ".keras":
         with zipfile.ZipFile(path) as archive:
-            return archive.read("config.json").decode(), json.loads(archive.read("metadata.json"))["keras_version"]
+            return json.loads(archive.read("metadata.json"))["keras_version"]
     with h5py.File(path, "r") as file:
         texts = (file.attrs.get(name, "") for name in ("model_config", "keras_version"))
         config, version = (text.decode() if isinstance(text, bytes) else str(text) for text in texts)
@@ -232,4 +234,4 @@ def _described(path: pathlib.Path) -> tuple[str, str]:
         raise ValueError(
             f"{os.fspath(path)!r} holds weights alone; build the model, and call its load_weights({os.fspath(path)!r})"
         )
-    return config, version
+    return version

@@ -1,5 +1,6 @@
 """Models and files of Keras 3."""
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -77,6 +78,12 @@ def test_files_that_are_refused(tmp_path):
     model.save(tmp_path / "lambda.h5")
     with pytest.raises(ValueError, match="holds a Lambda, code that loading would run. If you trust the file"):
         quantize_model(tmp_path / "lambda.h5")
+    tf_keras.Model(inputs, dense).save(tmp_path / "named.h5")
+    with h5py.File(tmp_path / "named.h5", "a") as file:
+        named = '{"module": "os", "class_name": "function", "config": "system", "registered_name": "system"}'
+        file.attrs["model_config"] = file.attrs["model_config"].replace('"linear"', named)
+    with pytest.raises(ValueError, match="names 'system' of the module 'os', code that loading would run"):
+        quantize_model(tmp_path / "named.h5")
     model.save_weights(tmp_path / "bare.weights.h5")
     with pytest.raises(ValueError, match="holds weights alone; build the model, and call its load_weights"):
         quantize_model(tmp_path / "bare.weights.h5")
