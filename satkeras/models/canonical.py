@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from satkeras._compat import keras
 from satkeras.models.activations import Elementwise, GeneralReLU, Sigmoid, Tanh, name_of, steps_of
+from satkeras.models.core import BilinearUpSampling2D
 from satkeras.models.graph import Graph, Node
 from satkeras.models.layers import TABLE
 from satkeras.models.slopes import GridLeakyReLU, GridPReLU
@@ -72,6 +73,8 @@ def canonical_parts(layer: Layer, inputs: int = 1) -> list[Part]:
     steps = steps_of(activation) if type(layer) in TABLE else None
     if type(layer) is _layers.ReLU:
         return [Part(_relu(layer), (0,))]
+    if type(layer) is _layers.UpSampling2D and layer.interpolation == "bilinear":
+        return [Part(BilinearUpSampling2D.from_config(config), (0,))]
     if type(layer) in _ON_GRID:
         return [Part(_ON_GRID[type(layer)].from_config(config), (0,))]
     if steps is None or activation is keras.activations.linear or isinstance(layer, (Elementwise, Sigmoid, Tanh)):

@@ -4,6 +4,35 @@ import tensorflow as tf
 
 from satkeras._compat import keras, serializable
 
+# By other factors pixels have shares that kernels round to 10 or 11 bits, each otherwise.
+BILINEAR_FACTORS = (1, 2, 4, 8)
+
+
+@serializable
+class BilinearUpSampling2D(keras.layers.UpSampling2D):
+    """Keras' `UpSampling2D(interpolation="bilinear")`."""
+
+
+@serializable
+class Clip(keras.layers.Layer):
+    """`tf.clip_by_value`, either end of which may be missing.
+
+    Args:
+      low: the smallest value, or None.
+      high: the largest, or None.
+    """
+
+    def __init__(self, low: float | None = None, high: float | None = None, **kwargs):
+        super().__init__(**kwargs)
+        self.low, self.high = (None if end is None else float(end) for end in (low, high))
+
+    def call(self, inputs):
+        x = inputs if self.low is None else tf.maximum(inputs, tf.cast(self.low, inputs.dtype))
+        return x if self.high is None else tf.minimum(x, tf.cast(self.high, x.dtype))
+
+    def get_config(self):
+        return {**super().get_config(), "low": self.low, "high": self.high}
+
 
 @serializable
 class Slice(keras.layers.Layer):

@@ -48,3 +48,8 @@ class GridTanh(_OnFixedGrid, Tanh):
 @serializable
 class GridSoftmax(_OnFixedGrid, keras.layers.Softmax):
     """The softmax in steps of 1/256."""
+
+
+@serializable
+class GridUnitNormalization(_OnFixedGrid, keras.layers.UnitNormalization):
+    """Vectors of length 1 in steps of 1/128."""

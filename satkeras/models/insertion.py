@@ -7,13 +7,16 @@ import tensorflow as tf
 
 from satkeras._compat import keras, output_variables, weight_variables
 from satkeras.models.activations import Sigmoid, Tanh
-from satkeras.models.fixed_grids import GridSigmoid, GridSoftmax, GridTanh
+from satkeras.models.core import BilinearUpSampling2D
+from satkeras.models.fixed_grids import GridSigmoid, GridSoftmax, GridTanh, GridUnitNormalization
 from satkeras.models.graph import Graph, Node
 from satkeras.models.layers import Kind, float_class, kind_of
 from satkeras.models.placement import Placement
 from satkeras.models.pooling import GridAveragePooling2D, GridGlobalAveragePooling2D
 from satkeras.models.quantize_configs import InjectedQuantizeConfig, OutputQuantizeConfig, WeightQuantizeConfig
 from satkeras.models.relus import AbsorbedReLU, MaskedReLU, RoundedBias
+from satkeras.models.resizing import GridBilinearUpSampling2D
+from satkeras.models.slopes import GridLeakyReLU
 from satkeras.models.wrapper import QuantizeWrapper
 from satkeras.quantizers import Quantizer, QuantizerVariable
 
@@ -138,7 +141,10 @@ def _quantizer_behind(node: Node, graph: Graph, placement: Placement) -> Quantiz
 _ON_GRIDS = {
     keras.layers.AveragePooling2D: GridAveragePooling2D,
     keras.layers.GlobalAveragePooling2D: GridGlobalAveragePooling2D,
+    BilinearUpSampling2D: GridBilinearUpSampling2D,
+    GridLeakyReLU: GridLeakyReLU,
     keras.layers.Softmax: GridSoftmax,
+    keras.layers.UnitNormalization: GridUnitNormalization,
     Sigmoid: GridSigmoid,
     Tanh: GridTanh,
 }

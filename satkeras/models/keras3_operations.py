@@ -76,6 +76,12 @@ def _pooled(function):
     return pool
 
 
+def _unit(operation, x):
+    if operation.order != 2:
+        raise ValueError(f"keras.ops.normalize needs order=2, has {operation.order}")
+    return tf.math.l2_normalize(x, operation.axis)
+
+
 def _resized(operation, x):
     return tf.image.resize(x, operation.size, operation.interpolation)
 
@@ -115,6 +121,7 @@ OPERATIONS = {
     "Clip": lambda operation, x: tf.clip_by_value(x, operation.x_min, operation.x_max),
     "MaxPool": _pooled(tf.nn.max_pool2d),
     "AveragePool": _pooled(tf.nn.avg_pool2d),
+    "Normalize": _unit,
     "Resize": _resized,
     "Cast": lambda operation, x: tf.cast(x, operation.dtype),
 }

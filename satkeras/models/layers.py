@@ -6,11 +6,12 @@ from collections.abc import Callable
 
 from satkeras._compat import keras
 from satkeras.models.activations import Elementwise, GeneralReLU, Sigmoid, Tanh, name_of, steps_of
-from satkeras.models.core import DepthToSpace, Slice, SpaceToDepth
+from satkeras.models.core import BILINEAR_FACTORS, BilinearUpSampling2D, Clip, DepthToSpace, Slice, SpaceToDepth
 from satkeras.models.graph import Node
 
 _layers = keras.layers
 SMALLEST_SLOPE = 1 / 256
+LARGEST_UNIT = 2**31 // 255**2  # values that L2_NORMALIZATION can add the squares of
 # Layers that do nothing at inference.
 ONLY_IN_TRAINING = (
     _layers.ActivityRegularization,
@@ -189,12 +190,21 @@ def _softmax_problem(node: Node) -> str | None:
     return None
 
 
+def _unit_problem(node: Node) -> str | None:
+    if _as_list(node.layer.axis) not in ([-1], [_input_rank(node) - 1]):
+        return f"needs axis=-1, has axis={node.layer.axis}"
+    count = node.inputs[0].shape[-1]
+    if count is not None and count > LARGEST_UNIT:
+        return f"needs at most {LARGEST_UNIT} values, whose squares 32 bits can add up, has {count}: normalize behind the file"
+    return None
+
+
 def _upsampling_problem(node: Node) -> str | None:
-    if node.layer.interpolation != "nearest":
-        return (
-            f"interpolation={node.layer.interpolation!r} rounds otherwise in every runtime; use "
-            "interpolation='nearest', and a convolution behind it to smooth"
-        )
+    factors, interpolation = tuple(node.layer.size), node.layer.interpolation
+    if interpolation == "bilinear" and not set(factors) <= set(BILINEAR_FACTORS):
+        return f"bilinear by {factors} rounds otherwise in every runtime: by 2, 4 or 8 it does not, nor does 'nearest'"
+    if interpolation not in ("bilinear", "nearest"):
+        return f"interpolation={interpolation!r} has no operator; use 'bilinear' or 'nearest'"
     return _channels_problem(node)
 
 
@@ -220,13 +230,16 @@ TABLE: dict[type, Row] = {
     _layers.Minimum: Row(Kind.JOIN, _merge_problem),
     _layers.AveragePooling2D: Row(Kind.ON_GRID, _channels_problem),
     _layers.GlobalAveragePooling2D: Row(Kind.ON_GRID, _channels_problem),
+    BilinearUpSampling2D: Row(Kind.ON_GRID, _upsampling_problem),
     _layers.LeakyReLU: Row(Kind.ON_GRID, _slope_problem),
     _layers.PReLU: Row(Kind.ON_GRID),
     _layers.ELU: Row(Kind.COMPUTE, signed=True),
     _layers.ThresholdedReLU: Row(Kind.COMPUTE, signed=False),
     Elementwise: Row(Kind.COMPUTE, signed=True),
+    Clip: Row(Kind.COMPUTE, signed=True),
     GeneralReLU: Row(Kind.COMPUTE, signed=True),
     _layers.Softmax: Row(Kind.FIXED, _softmax_problem, signed=False, grid=(1 / 256, -128)),
+    _layers.UnitNormalization: Row(Kind.FIXED, _unit_problem, signed=True, grid=(1 / 128, 0)),
     Sigmoid: Row(Kind.FIXED, signed=False, grid=(1 / 256, -128)),
     Tanh: Row(Kind.FIXED, signed=True, grid=(1 / 128, 0)),
     _layers.Activation: Row(Kind.PASS, _activation_problem),

@@ -10,7 +10,6 @@ _BY_NAME = {
     "multiplies exactly; run it behind the file",
     ("LayerNormalization", "GroupNormalization", "RMSNormalization", "SpectralNormalization"): "it divides by what it "
     "reads, which no int8 kernel does exactly; use BatchNormalization",
-    ("UnitNormalization",): "it divides by what it reads, which no int8 kernel does exactly; normalize behind the file",
     ("LocallyConnected",): "no kernel has other weights at every place; use Conv2D, or Flatten and Dense",
     ("3D",): "no int8 kernel has three dimensions; use 2-D layers, the third dimension among the channels or the batch",
     ("Embedding", "Lookup", "Hashing", "Vectorization", "Discretization", "Encoding", "HashedCrossing"): "it reads "

@@ -9,7 +9,7 @@ from satkeras.models.layers import fixed_grid
 from satkeras.quantizers.int8 import narrowed
 from tflite_export.lowering.grids import require_true_scale
 from tflite_export.lowering.pending import Problem
-from tflite_export.operators import LeakyRelu, Logistic, PRelu, Softmax, Tanh
+from tflite_export.operators import L2Normalization, LeakyRelu, Logistic, PRelu, Softmax, Tanh
 from tflite_export.plan import Tensor
 
 
@@ -28,7 +28,14 @@ def tanh(walk, node: Node, layer) -> Tensor:
     return _on_fixed_grid(walk, node, layer, Tanh)
 
 
-def _on_fixed_grid(walk, node: Node, layer, kind: type[Softmax] | type[Logistic] | type[Tanh]) -> Tensor:
+def unit_normalization(walk, node: Node, layer) -> Tensor:
+    """L2_NORMALIZATION."""
+    return _on_fixed_grid(walk, node, layer, L2Normalization)
+
+
+def _on_fixed_grid(
+    walk, node: Node, layer, kind: type[Softmax] | type[Logistic] | type[Tanh] | type[L2Normalization]
+) -> Tensor:
     x = walk.stored(node.inputs[0])
     require_true_scale(x, kind.builtin)
     step, zero_point = fixed_grid(layer)

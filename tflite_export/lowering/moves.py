@@ -10,6 +10,7 @@ from tflite_export.operators import (
     MaxPool,
     Pad,
     Reshape,
+    ResizeBilinear,
     ResizeNearestNeighbor,
     SpaceToDepth,
     StridedSlice,
@@ -74,6 +75,12 @@ def up_sample(walk, node: Node, layer) -> Tensor:
     """RESIZE_NEAREST_NEIGHBOR."""
     x, output = _on_its_grid(walk, node)
     return walk.append(ResizeNearestNeighbor((x,), output, layers=(node.name,)))
+
+
+def interpolate(walk, node: Node, layer) -> Tensor:
+    """RESIZE_BILINEAR."""
+    x, output = _on_its_grid(walk, node)
+    return walk.append(ResizeBilinear((x,), output, layers=(node.name,)))
 
 
 def crop(walk, node: Node, layer) -> Tensor:

@@ -13,13 +13,14 @@ import numpy as np
 from satkeras._compat import keras
 from satkeras.models.activations import Elementwise, GeneralReLU, Sigmoid, Tanh
 from satkeras.models.canonical import canonical_parts
-from satkeras.models.core import DepthToSpace, Slice, SpaceToDepth
-from satkeras.models.fixed_grids import GridSigmoid, GridSoftmax, GridTanh
+from satkeras.models.core import Clip, DepthToSpace, Slice, SpaceToDepth
+from satkeras.models.fixed_grids import GridSigmoid, GridSoftmax, GridTanh, GridUnitNormalization
 from satkeras.models.graph import Node
 from satkeras.models.insertion import has_quantizer, quantizes_tensor
 from satkeras.models.layers import ONLY_IN_TRAINING
 from satkeras.models.pooling import GridAveragePooling2D, GridGlobalAveragePooling2D
 from satkeras.models.relus import AbsorbedReLU, MaskedReLU, RoundedBias
+from satkeras.models.resizing import GridBilinearUpSampling2D
 from satkeras.models.slopes import GridLeakyReLU, GridPReLU
 from satkeras.quantizers.int8 import narrowed, weight_spread
 from satkeras.reports.integers import integer_weight
@@ -169,17 +170,21 @@ RULES: dict[type, Callable] = {
     GridPReLU: functions.prelu,
     _layers.Softmax: functions.softmax,
     GridSoftmax: functions.softmax,
+    _layers.UnitNormalization: functions.unit_normalization,
+    GridUnitNormalization: functions.unit_normalization,
     Sigmoid: functions.sigmoid,
     GridSigmoid: functions.sigmoid,
     Tanh: functions.tanh,
     GridTanh: functions.tanh,
     Elementwise: lookups.look_up,
+    Clip: lookups.look_up,
     GeneralReLU: lookups.look_up,
     _layers.ELU: lookups.look_up,
     _layers.ThresholdedReLU: lookups.look_up,
     _layers.MaxPooling2D: moves.pool,
     _layers.GlobalMaxPooling2D: moves.global_pool,
     _layers.UpSampling2D: moves.up_sample,
+    GridBilinearUpSampling2D: moves.interpolate,
     _layers.ZeroPadding2D: moves.pad,
     _layers.Cropping2D: moves.crop,
     _layers.Permute: moves.permute,

@@ -15,7 +15,8 @@ from tflite_export.operators.movement import (
     Transpose,
 )
 from tflite_export.operators.pooling import AveragePool, MaxPool
-from tflite_export.operators.tables import HardSwish, LeakyRelu, Logistic, PRelu, Softmax, Tanh
+from tflite_export.operators.resizing import ResizeBilinear
+from tflite_export.operators.tables import HardSwish, L2Normalization, LeakyRelu, Logistic, PRelu, Softmax, Tanh
 from tflite_export.operators.transposed import TransposeConvolution
 from tflite_export.operators.window import Window
 
@@ -29,6 +30,7 @@ __all__ = [
     "DepthwiseConvolution",
     "FullyConnected",
     "HardSwish",
+    "L2Normalization",
     "LeakyRelu",
     "LinearOperator",
     "Logistic",
@@ -43,6 +45,7 @@ __all__ = [
     "PRelu",
     "Pad",
     "Reshape",
+    "ResizeBilinear",
     "ResizeNearestNeighbor",
     "Softmax",
     "SpaceToDepth",

@@ -102,6 +102,36 @@ def _with_ends(levels, x, radius: int):
     return np.clip(np.where(x <= -radius, -128, np.where(x >= radius, 127, levels)), -128, 127)
 
 
+def unit_vectors(x) -> np.ndarray:
+    """int8 vectors of length 1 along the last axis, on the grid of 1/128 with the zero point 0.
+
+    Args:
+      x: int64 (..., n), centred integers whose squares add up to less than 2^31.
+    """
+    mantissa, exponent = _inverse_square_root((x * x).sum(-1, keepdims=True))
+    exponent = exponent + 7
+    product = high_product(x << np.maximum(exponent, 0), mantissa)
+    return np.clip(divide_by_power(product, np.maximum(-exponent, 0)), -128, 127)
+
+
+def _inverse_square_root(x):
+    """`1 / sqrt(x)` of integers as `mantissa * 2^(exponent - 31)`; 1 for 0.
+
+    References: TensorFlow Lite, kernels/internal/common.h, GetInvSqrtQuantizedMultiplierExp.
+    """
+    # To 28 or 29 bits, by an even number of places.
+    pairs = (31 - np.frexp(x.astype(np.float64))[1].astype(np.int64)) // 2 - 1
+    scaled, shift = np.where(pairs < 0, x >> 2, x << np.maximum(2 * pairs, 0)), 11 - pairs
+    half_of_it = divide_by_power(scaled >> 1, 1)
+    root = np.full_like(x, 1 << 28)
+    for _ in range(5):  # Newton's, with 3 integer bits
+        cube = _shift_left(high_product(high_product(root, root), root), 6)
+        root = _shift_left(high_product((1 << 28) + (1 << 27), root) - high_product(half_of_it, cube), 3)
+    root = high_product(root, 1518500250)  # sqrt(2) / 2
+    mantissa = root << np.maximum(-shift, 0)
+    return np.where(x <= 1, _ONE, mantissa), np.where(x <= 1, 0, -np.maximum(shift, 0))
+
+
 def softmax(x, scale) -> np.ndarray:
     """int8 softmax over the last axis, on the grid of 1/256 with the zero point -128.
 

@@ -1,4 +1,4 @@
-"""Functions of one tensor: SOFTMAX, and those of every element by itself, which have 256 cases."""
+"""Functions of one tensor: SOFTMAX, L2_NORMALIZATION, and those of every element by itself, which have 256 cases."""
 
 import abc
 import dataclasses
@@ -63,6 +63,34 @@ class Softmax(Operator):
         options = schema.SoftmaxOptionsT()
         options.beta = 1.0
         return options
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class L2Normalization(Operator):
+    """L2_NORMALIZATION over the last axis, in fixed point by all kernels.
+
+    Its output's scale is 1/128 and its zero point 0.
+    """
+
+    builtin = "L2_NORMALIZATION"
+    version = 2
+    runtime = "1.14.0"
+    runs_in_xnnpack = False
+
+    def compute(self, values, kernels):
+        def compute(integers):
+            centred = integers.astype(np.int64) - self.inputs[0].zero_point
+            return fixed_point.unit_vectors(centred).astype(np.float32)
+
+        result = tf.numpy_function(compute, values, tf.float32)
+        result.set_shape(values[0].shape)
+        return result
+
+    def slack(self):
+        return 1e-3
+
+    def options(self):
+        return schema.L2NormOptionsT()
 
 
 class Table(Operator):

@@ -3,6 +3,7 @@
 import numpy as np
 
 from satkeras._compat import CustomScaleLayer, is_symbolic, keras
+from satkeras.models.core import Clip
 from satkeras.models.rewrites.affine import affine
 from satkeras.models.rewrites.call import Call, Refused, activation
 
@@ -44,9 +45,23 @@ def _multiply_constant(call: Call, x, constant, _):
 
 
 def _larger_than_constant(call: Call, x, constant, _):
-    if constant.size == 1 and constant.item() == 0:
-        return activation(call, _layers.ReLU, x)
-    raise Refused(f"tf.math.maximum needs a tensor or 0.0, has {constant}; use a ReLU, or tf.clip_by_value")
+    return _clipped(call, x, _number(constant), None)
+
+
+def _smaller_than_constant(call: Call, x, constant, _):
+    return _clipped(call, x, None, _number(constant))
+
+
+def _number(constant) -> float:
+    if np.size(constant) != 1:
+        raise Refused(f"needs one number as its limit, has {np.size(constant)}")
+    return float(np.ravel(constant)[0])
+
+
+def _clipped(call: Call, x, low: float | None, high: float | None):
+    if low == 0 and (high is None or high > 0):
+        return activation(call, _layers.ReLU, x, max_value=high)
+    return activation(call, Clip, x, low=low, high=high)
 
 
 def _divide(call: Call, x, y, name=None):
@@ -86,14 +101,18 @@ def _leaky_relu(call: Call, features, alpha=0.2, name=None):
 
 
 def _clip(call: Call, t, clip_value_min, clip_value_max, name=None):
-    low, high = float(clip_value_min), float(clip_value_max)
-    if low == 0 and high > 0:
-        return activation(call, _layers.ReLU, t, max_value=high)
-    raise Refused(f"tf.clip_by_value needs 0.0 as its lower end, has {low:g} .. {high:g}; use tf.nn.relu6 or a ReLU")
+    return _clipped(call, t, _number(clip_value_min), _number(clip_value_max))
 
 
 def _softmax(call: Call, logits, axis=None, name=None):
     return activation(call, _layers.Softmax, logits, axis=-1 if axis is None else int(axis))
+
+
+def _unit(call: Call, x, axis=None, epsilon=1e-12, name=None, dim=None):
+    axis = dim if axis is None else axis
+    if axis is None or np.ravel(axis).tolist() not in ([-1], [len(x.shape) - 1]):
+        raise Refused(f"needs axis=-1, has axis={axis}")
+    return activation(call, _layers.UnitNormalization, x)
 
 
 def _named(function: str):
@@ -136,7 +155,7 @@ OPERATORS = {
     "math.subtract": _merged(_layers.Subtract, _subtract_constant),
     "math.multiply": _merged(_layers.Multiply, _multiply_constant),
     "math.maximum": _merged(_layers.Maximum, _larger_than_constant),
-    "math.minimum": _merged(_layers.Minimum),
+    "math.minimum": _merged(_layers.Minimum, _smaller_than_constant),
     **dict.fromkeys(("math.truediv", "math.divide", "realdiv"), _divide),
     "math.negative": _negative,
     "math.add_n": _add_n,
@@ -149,6 +168,7 @@ OPERATORS = {
     "nn.gelu": _gelu,
     "nn.silu": _swish,
     "nn.softmax": _softmax,
+    "math.l2_normalize": _unit,
     "math.sigmoid": _named("sigmoid"),
     "math.tanh": _named("tanh"),
     "clip_by_value": _clip,

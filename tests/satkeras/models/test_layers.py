@@ -5,7 +5,7 @@ import tensorflow as tf
 import tf_keras
 from tf_keras import layers
 
-from satkeras.models.core import DepthToSpace, Slice, SpaceToDepth
+from satkeras.models.core import Clip, DepthToSpace, Slice, SpaceToDepth
 from satkeras.models.graph import read_graph
 from satkeras.models.layers import problem_of
 
@@ -53,6 +53,8 @@ IMAGE = (8, 8, 4)
         (layers.LeakyReLU(0.1), [IMAGE]),
         (layers.PReLU(), [IMAGE]),
         (layers.ELU(), [IMAGE]),
+        (layers.UnitNormalization(), [IMAGE]),
+        (Clip(-1, 1), [IMAGE]),
         (layers.ReLU(6.0, negative_slope=0.5, threshold=1.0), [IMAGE]),
         (layers.Add(), [IMAGE, IMAGE, IMAGE]),
         (layers.Multiply(), [IMAGE, (1, 1, 4)]),
@@ -62,6 +64,7 @@ IMAGE = (8, 8, 4)
         (layers.Minimum(), [IMAGE, IMAGE]),
         (layers.Concatenate(axis=1), [IMAGE, IMAGE]),
         (layers.UpSampling2D(), [IMAGE]),
+        (layers.UpSampling2D((2, 4), interpolation="bilinear"), [IMAGE]),
         (layers.Cropping2D(1), [IMAGE]),
         (layers.Permute((3, 1, 2)), [IMAGE]),
         (Slice((0, 0, 1), (8, 8, 3)), [IMAGE]),
@@ -89,9 +92,12 @@ def test_supported(layer, shapes):
         (layers.ReLU(negative_slope=1e-3), [IMAGE], "slope lies within 1/256 .. 1, has 0.001: use ReLU"),
         (layers.Add(), [IMAGE, (4,)], "needs two or more inputs of one rank"),
         (layers.BatchNormalization(), [(2, 2, 2, 4)], "needs inputs of rank 2 to 4, gets rank 5"),
-        (layers.UpSampling2D(interpolation="bilinear"), [IMAGE], "use interpolation='nearest'"),
+        (layers.UpSampling2D(3, interpolation="bilinear"), [IMAGE], r"bilinear by \(3, 3\).*by 2, 4 or 8"),
+        (layers.UpSampling2D(interpolation="bicubic"), [IMAGE], "use 'bilinear' or 'nearest'"),
         (layers.Conv2DTranspose(3, 2, 3), [IMAGE], r"kernel as large as its strides, has \(2, 2\) and \(3, 3\)"),
         (layers.Conv2DTranspose(3, 3, 2, output_padding=1), [IMAGE], "needs output_padding=None"),
+        (layers.UnitNormalization(axis=1), [IMAGE], r"needs axis=-1, has axis="),
+        (layers.UnitNormalization(), [(40_000,)], "at most 33025 values"),
         (layers.LayerNormalization(), [IMAGE], "no rule for this class"),
     ],
     ids=lambda value: type(value).__name__,

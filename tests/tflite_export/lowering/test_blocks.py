@@ -7,7 +7,7 @@ from tf_keras import layers
 
 import satkeras
 from satkeras.models.activations import hard_swish
-from satkeras.models.core import DepthToSpace, Slice, SpaceToDepth
+from satkeras.models.core import Clip, DepthToSpace, Slice, SpaceToDepth
 from tflite_export.file.writer import write_file
 from tflite_export.lowering.lower import make_plan
 from tflite_export.verification.verify import breaches, verify
@@ -65,12 +65,14 @@ def moved(x):
 def gated(x):
     y = layers.Activation(hard_swish)(norm(conv(x)))
     y = layers.Activation("tanh")(conv(conv(y, activation="swish")))
+    y = conv(Clip(-0.5, 0.7)(layers.UnitNormalization()(y)))
     y = conv(layers.Softmax()(conv(y, activation="hard_sigmoid")), activation="sigmoid")
     return layers.Concatenate()([y, layers.Activation("sigmoid")(conv(x))])
 
 
 def sloped(x):
-    y = layers.LeakyReLU(0.1)(norm(conv(x)))
+    leaky = layers.LeakyReLU(0.1)
+    y = leaky(norm(conv(leaky(norm(conv(x))))))
     y = layers.PReLU("uniform", shared_axes=[1, 2])(conv(y))
     y = layers.ReLU(4.0, negative_slope=0.2, threshold=0.5)(conv(y, activation="elu"))
     return layers.AveragePooling2D(2)(layers.LeakyReLU(0.3)(conv(y, activation="gelu")))
@@ -86,7 +88,9 @@ def normalized(x):
 def enlarged(x):
     y = layers.Conv2DTranspose(4, 3, 2, padding="same", activation="relu")(conv(x))
     y = layers.Conv2DTranspose(3, 2, 2, use_bias=False)(y)
-    return layers.Conv2DTranspose(3, 3, padding="valid")(layers.ReLU(6.0)(norm(y)))
+    y = layers.Conv2DTranspose(3, 3, padding="valid")(layers.ReLU(6.0)(norm(y)))
+    bilinear = layers.UpSampling2D((2, 1), interpolation="bilinear")
+    return conv(bilinear(conv(bilinear(conv(layers.MaxPooling2D(4)(y))), activation="relu")))
 
 
 BLOCKS = [joined, densely_connected, computed, moved, gated, sloped, normalized, enlarged]

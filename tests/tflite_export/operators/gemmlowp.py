@@ -128,3 +128,32 @@ def hard_swish(x, scale, output_scale) -> np.ndarray:
     gate = wrapped(gate + 2**15 >> 1)
     result = gate * product(value, output_mantissa)
     return divided_by_power(np.where(result >= 0, result >> 15, -(-result >> 15)), -output_exponent)
+
+
+def unit_vectors(x) -> np.ndarray:
+    """L2Normalization of int8, from centred integers."""
+    rows = []
+    for row in x.reshape(-1, x.shape[-1]):
+        mantissa, exponent = inverse_square_root(int((row * row).sum()))
+        shifted = in_int32(row << max(exponent + 7, 0))
+        rows.append(np.clip(divided_by_power(high_product(shifted, mantissa), max(-exponent - 7, 0)), -128, 127))
+    return np.stack(rows).reshape(x.shape)
+
+
+def inverse_square_root(number: int) -> tuple[int, int]:
+    """GetInvSqrtQuantizedMultiplierExp, with the sign of its exponent turned."""
+    if number <= 1:
+        return LARGEST, 0
+    shift = 11
+    while number >= 1 << 29:
+        number //= 4
+        shift += 1
+    pairs = (32 - number.bit_length() - 1) // 2 - 1
+    shift, number = shift - pairs, number << 2 * pairs
+    half = divided_by_power(np.int64(number >> 1), 1)
+    x = np.int64(1 << 28)
+    for _ in range(5):
+        cube = times_power(high_product(high_product(x, x), x), 6)
+        x = times_power(high_product((1 << 28) + (1 << 27), x) - high_product(half, cube), 3)
+    x = int(high_product(x, 1518500250))
+    return (x << -shift, 0) if shift < 0 else (x, -shift)

@@ -11,7 +11,7 @@ from tests.tflite_export.operators import gemmlowp, rounding
 from tests.tflite_export.operators.agreement import Sample, assert_exact, assert_sample_exact, plan_of, random_values
 from tests.tflite_export.operators.drawing import scales, seeds, tensor, tensors, zero_points
 from tflite_export.file.writer import write_file
-from tflite_export.operators import HardSwish, LeakyRelu, Logistic, PRelu, Softmax, Tanh
+from tflite_export.operators import HardSwish, L2Normalization, LeakyRelu, Logistic, PRelu, Softmax, Tanh
 from tflite_export.operators.fixed_point import LARGEST_SUM
 from tflite_export.verification.interpreter import open_interpreter, run
 
@@ -38,6 +38,19 @@ def softmax_of(x) -> Softmax:
 @st.composite
 def softmaxes(draw) -> Softmax:
     return softmax_of(draw(tensors("x", draw(st.sampled_from([(), (3,), (2, 2)])) + (draw(st.integers(2, 200)),))))
+
+
+# L2_NORMALIZATION.
+
+
+def unit(operator: L2Normalization, kernels: str, x):
+    return gemmlowp.unit_vectors(x - operator.inputs[0].zero_point)
+
+
+@st.composite
+def units(draw) -> L2Normalization:
+    x = draw(tensors("x", draw(st.sampled_from([(), (3,), (2, 2)])) + (draw(st.integers(1, 600)),)))
+    return L2Normalization((x,), tensor("y", x.shape, 1 / 128, 0))
 
 
 # Functions of every element.
@@ -131,6 +144,7 @@ def prelus(draw) -> PRelu:
 
 
 SAMPLES = {
+    L2Normalization: Sample(units(), unit),
     Softmax: Sample(softmaxes(), softmax),
     Logistic: Sample(fixed_outputs(Logistic, 1 / 256, -128), logistic),
     Tanh: Sample(fixed_outputs(Tanh, 1 / 128, 0), tanh),
