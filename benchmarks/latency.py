@@ -83,7 +83,7 @@ def quantized_file(model: keras.Model, name: str, images: np.ndarray) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "model.tflite"
         storage = "packed" if name.endswith("packed") else "int8"
-        tflite_export.export_tflite(quantized, path, verify_data=False, weight_storage=storage)
+        tflite_export.export_tflite(quantized, path, verify_data=False, output_type="int8", weight_storage=storage)
         return path.read_bytes()
 
 

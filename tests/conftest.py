@@ -5,6 +5,7 @@ import pytest
 import tf_keras
 
 from benchmarks import judges
+from benchmarks.judges import environments
 
 # TensorFlow's first call of an operation is slow, which is no fault of an example.
 hypothesis.settings.register_profile("tests", deadline=None, derandomize=True, max_examples=30)
@@ -28,3 +29,16 @@ def judge(request):
     if request.param in judges.missing() and environment in judges.may_be_absent():
         pytest.skip(f"the environment {environment} is absent, which JUDGES_ABSENT allows")
     return request.param
+
+
+@pytest.fixture
+def ask():
+    """`judges.ask`. A tool that is absent fails the test, unless JUDGES_ABSENT names its environment."""
+
+    def ask(name, *arguments, **options):
+        environment = judges.TOOLS[name].environment
+        if not environments.is_made(environment) and environment in judges.may_be_absent():
+            pytest.skip(f"the environment {environment} is absent, which JUDGES_ABSENT allows")
+        return judges.ask(name, *arguments, **options)
+
+    return ask

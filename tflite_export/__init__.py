@@ -4,12 +4,15 @@
     print(report)
     tflite_export.integer_model(q).predict(images)    # what the file computes, in Keras
 
-`export_tflite` plans every integer of the file, lets TensorFlow's converter make it, reads it back and compares.
+    print(tflite_export.TARGETS)                      # what takes such files, a row each
+
+`export_tflite` plans every integer of the file, writes it, reads it back and compares.
 `integer_model` computes the plan itself.
 """
 
 from tflite_export.errors import ExportError
 from tflite_export.export import export_tflite, integer_model
+from tflite_export.targets import TARGETS
 from tflite_export.verification.report import Report, TensorComparison, Verification
 
-__all__ = ["ExportError", "Report", "TensorComparison", "Verification", "export_tflite", "integer_model"]
+__all__ = ["TARGETS", "ExportError", "Report", "TensorComparison", "Verification", "export_tflite", "integer_model"]

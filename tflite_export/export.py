@@ -2,7 +2,7 @@
 
 import collections
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -14,11 +14,13 @@ from satkeras.calibration.data import InputData, input_arrays
 from satkeras.files import require_writable, write_whole
 from satkeras.models.checks import require_quantized
 from tflite_export.errors import ExportError
+from tflite_export.file.metadata import METADATA, Labels, metadata_of, read_labels, with_label_files
 from tflite_export.file.reader import check_model
 from tflite_export.file.writer import TYPES, model_of, packed
 from tflite_export.lowering.lower import make_plan
 from tflite_export.lowering.packing import pack_weights
 from tflite_export.plan import KERNELS, Plan
+from tflite_export.targets import TARGETS, Target
 from tflite_export.verification.interpreter import RESOLVERS
 from tflite_export.verification.kernels import kernel_problems
 from tflite_export.verification.report import OperatorSummary, Report, Verification
@@ -34,9 +36,11 @@ def export_tflite(
     *,
     verify_data: InputData | Literal[False] | None = None,
     verify_labels: np.ndarray | None = None,
-    input_type: str = "uint8",
-    output_type: str = "int8",
-    weight_storage: str = "int8",
+    target: str = "android",
+    labels: Sequence[str] | str | os.PathLike | Mapping | None = None,
+    input_type: str | None = None,
+    output_type: str | None = None,
+    weight_storage: str | None = None,
     kernels: str = "xnnpack",
     allow_differences: bool = False,
 ) -> Report:
@@ -57,8 +61,12 @@ def export_tflite(
         `tf.data.Dataset` of batches (labels are ignored). None: a few images of noise. False: only the first is
         checked.
       verify_labels: the right answers for `verify_data`, (n,), class numbers; the report then has accuracies.
-      input_type: "uint8" (what Android's and Coral's tools take), "int8" or "float32".
-      output_type: "int8", "uint8" or "float32".
+      target: what takes the file, a row of `tflite_export.TARGETS`; it says what the next three are unless they are
+        given, and what is checked.
+      labels: the names of the classes, for the file's metadata: a list, the path of a text file with one a line, or a
+        dict of these by the names of the outputs.
+      input_type: "uint8", "int8" or "float32".
+      output_type: the same.
       weight_storage: "int8", or "packed": dense layers and 1x1 convolutions with stride 1 whose integers fit 4 or 2
         bits are stored in them, as FULLY_CONNECTED; for size, in runtimes from TensorFlow 2.21 on.
       kernels: whose kernels run the file: "xnnpack", LiteRT's default, or "reference", its reference kernels.
@@ -70,28 +78,33 @@ def export_tflite(
     Raises:
       ExportError: a layer cannot be lowered exactly (all are named), or the file is not exact.
       TypeError: not a tf_keras model, no path, or verify data of no known kind.
-      ValueError: a model without quantizers, a path that cannot be written, verify data that do not fit the model, or
-        an argument that is none of its values.
+      ValueError: a model without quantizers, a path that cannot be written, verify data or labels that do not fit the
+        model, or an argument that is none of its values, or not one that the target takes.
     """
     path = require_writable(path)
-    for name, given, known in (
-        ("input_type", input_type, sorted(TYPES)),
-        ("output_type", output_type, sorted(TYPES)),
-        ("weight_storage", weight_storage, WEIGHT_STORAGE),
-        ("kernels", kernels, [family for family in KERNELS if family in RESOLVERS]),
-    ):
-        _require_one_of(name, given, known)
+    _require_one_of("target", target, list(TARGETS))
+    _require_one_of("kernels", kernels, [family for family in KERNELS if family in RESOLVERS])
+    row = TARGETS[target]
+    input_type = _chosen(row, "input_type", input_type, sorted(TYPES), row.input_types)
+    output_type = _chosen(row, "output_type", output_type, sorted(TYPES), row.output_types)
+    weight_storage = _chosen(row, "weight_storage", weight_storage, WEIGHT_STORAGE, row.weight_storage)
     require_quantized(model, "export_tflite")
     plan = make_plan(model)
     if input_type == "float32":
         _require_codes_of_floats(plan)
     if weight_storage == "packed":
         plan = pack_weights(plan)
+    plan = row.adapt(plan)
+    lines = _labels(row, labels, plan)
     images = _verification_images(verify_data, model, plan)
     description = f"satkeras {satkeras.__version__}, {_widths(model)}"
-    planned = model_of(plan, input_type, output_type, description)
+    metadata = {METADATA: metadata_of(plan, lines, model.name, description)} if row.has_metadata else {}
+    planned = model_of(plan, input_type, output_type, description, metadata)
     content = packed(planned)
     stored = check_model(planned, content)
+    checked = row.check(stored)
+    if checked.problems:
+        raise ExportError(f"target={row.name!r} cannot take the file, and it is not written", checked.problems)
     problems = kernel_problems(model, plan, stored)
     verification = None
     if images is not None:
@@ -100,6 +113,7 @@ def export_tflite(
         problems += breaches(verification)
     if problems and not allow_differences:
         raise ExportError("The file would not be exact, and is not written", problems)
+    content = with_label_files(content, plan, lines)
     write_whole(path, content)
     summaries = tuple(_operator_summaries(plan, stored, verification))
     return Report(
@@ -114,6 +128,9 @@ def export_tflite(
         operator_summaries=summaries,
         warnings=tuple(warning for operator in plan.operators for warning in operator.warnings()),
         verification=verification,
+        target=row.name,
+        target_notes=checked.notes,
+        next_steps=tuple(step.format(file=path) for step in row.next_steps),
     )
 
 
@@ -149,6 +166,22 @@ def _require_codes_of_floats(plan: Plan) -> None:
             "TFLite would round the others half a step away. Take input_type='uint8' and feed pixels as they are",
             [(name, "0.0 lies between two codes of its range") for name in moved],
         )
+
+
+def _chosen(row: Target, name: str, given: str | None, known: Sequence[str], allowed: tuple[str, ...]) -> str:
+    """An argument, or else the target's own value."""
+    if given is not None:
+        _require_one_of(name, given, known)
+    return row.chosen(name, given, allowed)
+
+
+def _labels(row: Target, given, plan: Plan) -> Labels:
+    if given is not None and not row.has_metadata:
+        raise ValueError(
+            f"target={row.name!r} has no place for labels: leave them out, or take one of "
+            f"{[other.name for other in TARGETS.values() if other.has_metadata]}. Received: labels={given!r:.80}"
+        )
+    return read_labels(given, plan)
 
 
 def _require_one_of(name: str, given, known) -> None:

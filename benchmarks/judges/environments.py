@@ -5,11 +5,15 @@ import os
 import pathlib
 import sys
 
-from benchmarks.judges.table import JUDGES
+from benchmarks.judges.table import ALL, JUDGES
 
 HERE = pathlib.Path(__file__).parent
 FOLDER = HERE.parents[1] / ".judges"
-ENVIRONMENTS = tuple(dict.fromkeys(judge.environment for judge in JUDGES.values() if judge.environment))
+ENVIRONMENTS = tuple(dict.fromkeys(judge.environment for judge in ALL.values() if judge.environment))
+
+
+class MissingJudgeError(RuntimeError):
+    """The judge's environment has not been made."""
 
 
 def requirements(environment: str) -> pathlib.Path:
@@ -31,15 +35,15 @@ def stamp(environment: str) -> pathlib.Path:
 
 
 def python(name: str) -> pathlib.Path:
-    """The Python that runs a judge."""
-    environment = JUDGES[name].environment
+    """The Python that runs a judge or tool."""
+    environment = ALL[name].environment
     return FOLDER / environment / "bin/python" if environment else pathlib.Path(sys.executable)
 
 
 def variables(name: str) -> dict[str, str]:
     """The environment variables that a judge's Python is given: what this Python was told is not for another."""
     own = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
-    return {**own, **JUDGES[name].variables}
+    return {**own, **ALL[name].variables}
 
 
 def is_made(environment: str) -> bool:
@@ -56,6 +60,15 @@ def available() -> tuple[str, ...]:
 def missing() -> tuple[str, ...]:
     """The judges that cannot, because `make judges` has not made their environment, or not this version of it."""
     return tuple(name for name in JUDGES if name not in available())
+
+
+def require(name: str) -> None:
+    """Raises a `MissingJudgeError` if a judge or tool cannot be asked."""
+    environment = ALL[name].environment
+    if environment is not None and not is_made(environment):
+        raise MissingJudgeError(
+            f"The judge {name!r} ({ALL[name].title}) has no environment, or one of other versions: run `make judges`"
+        )
 
 
 def may_be_absent() -> tuple[str, ...]:

@@ -13,7 +13,7 @@ import venv
 from benchmarks.judges import arm, environments
 from benchmarks.judges.commands import INSTALL, PIP, CannotBeMadeError, call
 from benchmarks.judges.running import RUNNERS
-from benchmarks.judges.table import JUDGES
+from benchmarks.judges.table import ALL
 
 
 def make(environment: str) -> None:
@@ -29,7 +29,7 @@ def make(environment: str) -> None:
         arm.install(folder, environments.requirements(environment))
     else:
         _install(folder, environments.requirements(environment))
-    for name, judge in JUDGES.items():
+    for name, judge in ALL.items():
         if judge.environment == environment:
             imports = f"import {pathlib.Path(judge.runner).stem}"
             call([environments.python(name), "-c", imports], cwd=RUNNERS, env=environments.variables(name))

@@ -1,6 +1,7 @@
 """Running a file on a judge, in a process of its own: a runtime that aborts ends nothing else."""
 
 import dataclasses
+import json
 import math
 import pathlib
 import signal
@@ -12,7 +13,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from benchmarks.judges import environments
-from benchmarks.judges.table import JUDGES
+from benchmarks.judges.table import ALL, JUDGES, TOOLS
 
 RUNNERS = pathlib.Path(__file__).parent / "runners"
 TYPES = {
@@ -22,10 +23,6 @@ TYPES = {
     schema.TensorType.INT32: np.dtype(np.int32),
 }
 LAST_WORDS = 2000  # characters of what a runtime said before it failed
-
-
-class MissingJudgeError(RuntimeError):
-    """The judge's environment has not been made."""
 
 
 class JudgeError(RuntimeError):
@@ -77,10 +74,7 @@ def run_for(seconds: float, name: str, content: bytes, inputs: Sequence[np.ndarr
     """As `run`, but no image is begun after that many seconds; the first always is."""
     if name not in JUDGES:
         raise ValueError(f"A judge is one of {list(JUDGES)}. Received: name={name!r}")
-    if name not in environments.available():
-        raise MissingJudgeError(
-            f"The judge {name!r} ({JUDGES[name].title}) has no environment, or one of other versions: run `make judges`"
-        )
+    environments.require(name)
     given, expected = read(content)
     with tempfile.TemporaryDirectory() as folder:
         paths = [pathlib.Path(folder) / file for file in ("model.tflite", "inputs.npz", "outputs.npz")]
@@ -91,6 +85,30 @@ def run_for(seconds: float, name: str, content: bytes, inputs: Sequence[np.ndarr
             taken = float(archive["seconds"])
             found = [archive[f"arr_{index}"] for index in range(len(archive.files) - 1)]
     return Answers(_as_expected(name, expected, found), len(found[0]), taken)
+
+
+def ask(name: str, content: bytes, inputs: Sequence[np.ndarray] = (), arguments: Sequence[str] = ()):
+    """What a tool answers, as its runner describes it.
+
+    Args:
+      name: a key of `TOOLS`.
+      content: the bytes of a `.tflite` file.
+      inputs: arrays that the runner wants.
+      arguments: its options.
+
+    Raises:
+      MissingJudgeError: its environment has not been made.
+      JudgeError: it does not take the file; the message has what it said.
+    """
+    if name not in TOOLS:
+        raise ValueError(f"A tool is one of {list(TOOLS)}. Received: name={name!r}")
+    environments.require(name)
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [pathlib.Path(folder) / file for file in ("model.tflite", "inputs.npz", "answers.json")]
+        paths[0].write_bytes(content)
+        np.savez(paths[1], *inputs)
+        _call(name, [*map(str, paths), *arguments])
+        return json.loads(paths[2].read_text())
 
 
 def read(content: bytes) -> tuple[list[Tensor], list[Tensor]]:
@@ -132,7 +150,7 @@ def _by_image(tensors: list[Tensor], inputs: Sequence[np.ndarray]) -> list[np.nd
 
 def _call(name: str, arguments: list[str]) -> None:
     """Runs the judge's program."""
-    judge = JUDGES[name]
+    judge = ALL[name]
     command = [str(environments.python(name)), str(RUNNERS / judge.runner), *arguments, *judge.arguments]
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", env=environments.variables(name))
     if done.returncode:

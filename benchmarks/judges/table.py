@@ -1,4 +1,4 @@
-"""The judges: one row each."""
+"""The judges, and the tools that say something else of a file than its integers: one row each."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -39,3 +39,10 @@ JUDGES: Mapping[str, Judge] = {
     "arm_x2": _arm("x2", "64-bit Arm with matrix products"),
     "arm_sme": _arm("sme", "64-bit Arm with SME"),
 }
+
+# What each is asked, and answers, its runner says.
+TOOLS: Mapping[str, Judge] = {
+    "mediapipe": Judge("MediaPipe 1.2", "on_mediapipe.py", "mediapipe"),
+    "vela": Judge("Vela, the compiler for Ethos-U", "on_vela.py", "vela"),
+}
+ALL: Mapping[str, Judge] = {**JUDGES, **TOOLS}

@@ -160,7 +160,6 @@ def test_paths_that_cannot_be_written(path, error, message, quantized, tmp_path)
             {"input_type": "int16"},
             r"input_type must be one of \['float32', 'int8', 'uint8'\]. Received: input_type='int16",
         ),
-        ({"output_type": None}, "output_type must be one of"),
         ({"input_type": np.uint8}, "input_type must be one of .*Received: input_type=<class"),
         ({"output_type": ["int8"]}, r"output_type must be one of .*Received: output_type=\['int8'\]"),
     ],

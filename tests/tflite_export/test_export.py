@@ -20,7 +20,7 @@ def images(residual, random_images):
 
 def test_what_is_written_computes_what_the_integer_model_computes(residual, images, tmp_path):
     path = tmp_path / "net.tflite"
-    report = tflite_export.export_tflite(residual, path, verify_data=False)
+    report = tflite_export.export_tflite(residual, path, output_type="int8", verify_data=False)
     codes = images.astype(np.uint8)
     (levels,) = run(open_interpreter(path.read_bytes()), codes)
     np.testing.assert_array_equal(tflite_export.integer_model(residual).predict(codes, verbose=0), levels)

@@ -1,6 +1,7 @@
 """A plan as the bytes of a `.tflite` file, through TFLite's own schema."""
 
 import copy
+from collections.abc import Mapping
 
 import flatbuffers
 import numpy as np
@@ -27,14 +28,16 @@ def write_file(plan: Plan, input_type: str = "uint8", output_type: str = "int8",
     return packed(model_of(plan, input_type, output_type, description))
 
 
-def model_of(plan: Plan, input_type: str, output_type: str, description: str) -> schema.ModelT:
-    """The file as an object of the schema."""
+def model_of(
+    plan: Plan, input_type: str, output_type: str, description: str, metadata: Mapping[str, bytes] | None = None
+) -> schema.ModelT:
+    """The file as an object of the schema; `metadata` are further buffers, by their names."""
     file = FileWriter(plan)
     inputs = [file.model_input(x, input_type) for x in plan.inputs]
     for operator in plan.operators:
         operator.write(file)
     outputs = [file.model_output(x, output_type) for x in plan.outputs]
-    return file.finished(inputs, outputs, description)
+    return file.finished(inputs, outputs, description, metadata or {})
 
 
 class FileWriter:
@@ -99,7 +102,9 @@ class FileWriter:
             self._add_operator(("DEQUANTIZE", 2, "1.14.0"), [inside], outside, schema.DequantizeOptionsT())
         return outside
 
-    def finished(self, inputs: list[int], outputs: list[int], description: str) -> schema.ModelT:
+    def finished(
+        self, inputs: list[int], outputs: list[int], description: str, metadata: Mapping[str, bytes]
+    ) -> schema.ModelT:
         """The whole model."""
         graph = schema.SubGraphT()
         graph.name = "main"
@@ -111,9 +116,8 @@ class FileWriter:
         model.operatorCodes = [_operator_code(name, version) for name, version, _ in self._codes]
         model.signatureDefs = [_signature(self.plan, inputs, outputs)]
         newest = max((runtime for *_, runtime in self._codes), key=_as_numbers, default="1.5.0")
-        version = schema.MetadataT()
-        version.name, version.buffer = "min_runtime_version", self._buffer(newest.encode().ljust(16, b"\0"))
-        model.metadata = [version]
+        named = {"min_runtime_version": newest.encode().ljust(16, b"\0"), **metadata}
+        model.metadata = [self._metadata(name, content) for name, content in named.items()]
         model.buffers = [_buffer(content) for content in self._buffers]
         return model
 
@@ -139,6 +143,11 @@ class FileWriter:
             operator.builtinOptions = options
             operator.builtinOptionsType = getattr(schema.BuiltinOptions, type(options).__name__.removesuffix("T"))
         self._operators.append(operator)
+
+    def _metadata(self, name: str, content: bytes) -> schema.MetadataT:
+        entry = schema.MetadataT()
+        entry.name, entry.buffer = name, self._buffer(content)
+        return entry
 
     def _buffer(self, content: bytes) -> int:
         return self._buffers.setdefault(content, len(self._buffers))

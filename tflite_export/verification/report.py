@@ -173,6 +173,9 @@ class Report:
       operator_summaries: one for each operator of the file, in its order.
       warnings: what to know before the file is shipped.
       verification: None where the export was told to skip it.
+      target: what the file is for, a row of `tflite_export.TARGETS`.
+      target_notes: what its checker found.
+      next_steps: the commands that come next.
     """
 
     path: str
@@ -186,6 +189,9 @@ class Report:
     operator_summaries: tuple[OperatorSummary, ...]
     warnings: tuple[str, ...] = ()
     verification: Verification | None = None
+    target: str = "android"
+    target_notes: tuple[str, ...] = ()
+    next_steps: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         """Everything in the report, as indented JSON."""
@@ -229,6 +235,8 @@ class Report:
             f"operators: {operators}",
             f"outside XNNPACK, in builtin kernels: {builtin}",
             *(f"note: {warning}" for warning in self.warnings),
+            *(f"{self.target}: {note}" for note in self.target_notes),
+            *(f"next: {step}" for step in self.next_steps),
         ]
         return "\n".join([*lines, "", str(self.verification)] if self.verification else lines)
 

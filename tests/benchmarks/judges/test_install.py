@@ -62,7 +62,7 @@ def test_only_what_is_not_up_to_date_is_made_again(only_arm_fails):
 
 def test_absent_names_are_environments(monkeypatch):
     monkeypatch.setenv("JUDGES_ABSENT", "arm,qemu")
-    with pytest.raises(ValueError, match="JUDGES_ABSENT names some of tflite_runtime, .*, arm. Received: qemu"):
+    with pytest.raises(ValueError, match="JUDGES_ABSENT names some of tflite_runtime, .*, arm, .*. Received: qemu"):
         environments.may_be_absent()
 
 

@@ -62,9 +62,9 @@ def test_json_round_trip():
     tensors = tuple(TensorComparison(**tensor) for tensor in verification.pop("tensors"))
     families = tuple(FamilyResult(**family) for family in verification.pop("families"))
     summaries = tuple(OperatorSummary(**summary) for summary in loaded.pop("operator_summaries"))
-    warnings = tuple(loaded.pop("warnings"))
+    lines = {name: tuple(loaded.pop(name)) for name in ("warnings", "target_notes", "next_steps")}
     rebuilt = Verification(**verification, tensors=tensors, families=families)
-    assert Report(**loaded, operator_summaries=summaries, warnings=warnings, verification=rebuilt) == REPORT
+    assert Report(**loaded, **lines, operator_summaries=summaries, verification=rebuilt) == REPORT
 
 
 def test_json_without_verification():
