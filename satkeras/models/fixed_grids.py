@@ -4,6 +4,7 @@ import tensorflow as tf
 
 from satkeras._compat import keras, serializable
 from satkeras.models.activations import Sigmoid, Tanh
+from satkeras.models.inference import rounds
 from satkeras.models.layers import fixed_grid
 
 
@@ -12,9 +13,11 @@ class _OnFixedGrid:
 
     @tf.autograph.experimental.do_not_convert
     def call(self, inputs, training=None):
-        if not (training and self.trainable):
+        if rounds(self, training):
             return self._rounded(self.unrounded(inputs))
         values = super().call(inputs)  # type: ignore[misc]
+        if not training:
+            return values
         return values + tf.stop_gradient(self._rounded(values) - values)
 
     def unrounded(self, inputs):

@@ -2,8 +2,8 @@
 
 import tensorflow as tf
 
-from satkeras._compat import first_call, float32_variables, keras, serializable
-from satkeras.models.stored import stored_grid
+from satkeras._compat import keras, serializable
+from satkeras.models.stored import grid_to_round_to
 
 
 class _OnGrid:
@@ -14,14 +14,11 @@ class _OnGrid:
 
     @tf.autograph.experimental.do_not_convert
     def call(self, inputs, training=None):
-        training = training and self.trainable
         mean = super().call(inputs)  # type: ignore[misc]
-        call = first_call(self)
-        with float32_variables():
-            grid = None if training or call is None else stored_grid(call.parent_nodes[0])
+        grid = grid_to_round_to(self, training)
         if grid is None:
             return mean
-        step, zero_point = (tf.cast(number, tf.float32) for number in grid)
+        step, zero_point = grid
         integers = tf.round(tf.cast(inputs, tf.float32) / step)
         count = self._sums(tf.ones_like(integers))
         total = self._sums(integers) + count * zero_point

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from satkeras._compat import keras, serializable
 from satkeras.models.bias_rounding import with_rounded_bias
+from satkeras.models.inference import rounds
 
 
 @serializable
@@ -20,7 +21,7 @@ class AbsorbedReLU(keras.layers.ReLU):
 
     @tf.autograph.experimental.do_not_convert
     def call(self, inputs, training=None):
-        return inputs if training and self.trainable else with_rounded_bias(inputs, self)
+        return with_rounded_bias(inputs, self) if rounds(self, training) else inputs
 
 
 @serializable
@@ -33,8 +34,10 @@ class MaskedReLU(keras.layers.ReLU):
 
     @tf.autograph.experimental.do_not_convert
     def call(self, inputs, training=None):
-        if not (training and self.trainable):
+        if rounds(self, training):
             return super().call(with_rounded_bias(inputs, self))
+        if not training:
+            return super().call(inputs)
 
         @tf.custom_gradient
         def forward(x):
@@ -59,4 +62,4 @@ class RoundedBias(keras.layers.Activation):
 
     @tf.autograph.experimental.do_not_convert
     def call(self, inputs, training=None):
-        return inputs if training and self.trainable else with_rounded_bias(inputs, self)
+        return with_rounded_bias(inputs, self) if rounds(self, training) else inputs

@@ -2,9 +2,9 @@
 
 import tensorflow as tf
 
-from satkeras._compat import first_call, float32_variables, serializable
+from satkeras._compat import serializable
 from satkeras.models.core import BilinearUpSampling2D
-from satkeras.models.stored import stored_grid
+from satkeras.models.stored import grid_to_round_to
 
 
 @serializable
@@ -13,11 +13,9 @@ class GridBilinearUpSampling2D(BilinearUpSampling2D):
 
     @tf.autograph.experimental.do_not_convert
     def call(self, inputs, training=None):
-        call = first_call(self)
-        with float32_variables():
-            grid = None if (training and self.trainable) or call is None else stored_grid(call.parent_nodes[0])
+        grid = grid_to_round_to(self, training)
         if grid is None:
             return super().call(inputs)
-        step = tf.cast(grid[0], tf.float32)
+        step, _ = grid
         levels = tf.floor(super().call(tf.round(tf.cast(inputs, tf.float32) / step)) + 0.5)
         return tf.cast(step * levels, inputs.dtype)

@@ -2,9 +2,9 @@
 
 import tensorflow as tf
 
-from satkeras._compat import first_call, float32_variables, keras, serializable
+from satkeras._compat import float32_variables, keras, serializable
 from satkeras.formulas.rounding import round_ste
-from satkeras.models.stored import stored_grid
+from satkeras.models.stored import grid_to_round_to
 
 LARGEST_SLOPE_CODE = 127
 
@@ -24,12 +24,10 @@ class _Sloped:
     @tf.autograph.experimental.do_not_convert
     def call(self, inputs, training=None):
         values = self.unrounded(inputs)
-        call = first_call(self)
-        with float32_variables():
-            grid = None if (training and self.trainable) or call is None else stored_grid(call.parent_nodes[0])
+        grid = grid_to_round_to(self, training)
         if grid is None:
             return values
-        step, zero_point = (tf.cast(number, tf.float32) for number in grid)
+        step, zero_point = grid
         level = tf.floor(tf.cast(values, tf.float32) / step + 0.5)
         return tf.cast(step * tf.clip_by_value(level, -128 - zero_point, 127 - zero_point), values.dtype)
 

@@ -2,9 +2,20 @@
 
 import tensorflow as tf
 
-from satkeras._compat import TfmotQuantizeWrapper, output_variables
+from satkeras._compat import TfmotQuantizeWrapper, first_call, float32_variables, output_variables
+from satkeras.models.inference import rounds
 from satkeras.models.layers import Kind, fixed_grid, kind_of
 from satkeras.quantizers.int8 import activation_levels_in_int8, is_narrow_symmetric
+
+
+def grid_to_round_to(layer, training):
+    """`(step, zero_point)`, float32, of the grid that a layer's input is on; None where there is none or it trains."""
+    call = first_call(layer)
+    if call is None or not rounds(layer, training):
+        return None
+    with float32_variables():
+        grid = stored_grid(call.parent_nodes[0])
+    return None if grid is None else tuple(tf.cast(number, tf.float32) for number in grid)
 
 
 def stored_step(call):

@@ -8,15 +8,7 @@ whatever dtype the precision policy says.
 import numpy as np
 import tensorflow as tf
 
-from satkeras._compat import TfmotQuantizeWrapper, float32_variables, in_xla, serializable
-
-
-def _only_shapes_count() -> bool:
-    """Whether Keras calls a layer in a graph that it throws away, to see the shape and dtype of what comes out.
-
-    A quantizer changes neither, and tracing it is half of the time that it takes to copy a model.
-    """
-    return getattr(tf.compat.v1.get_default_graph(), "name", "").endswith("_scratch_graph")
+from satkeras._compat import TfmotQuantizeWrapper, float32_variables, in_xla, only_shapes_count, serializable
 
 
 @serializable
@@ -69,7 +61,7 @@ class QuantizeWrapper(TfmotQuantizeWrapper):
         return output
 
     def _make_quantizer_fn(self, quantizer, x, training, quantizer_vars):
-        if _only_shapes_count():
+        if only_shapes_count():
             return lambda: x
         quantized = super()._make_quantizer_fn(quantizer, x, training, quantizer_vars)
 
