@@ -6,6 +6,7 @@ import tf_keras
 
 from benchmarks import judges
 from benchmarks.judges import environments
+from benchmarks.judges.table import ALL
 
 # TensorFlow's first call of an operation is slow, which is no fault of an example.
 hypothesis.settings.register_profile("tests", deadline=None, derandomize=True, max_examples=30)
@@ -32,13 +33,24 @@ def judge(request):
 
 
 @pytest.fixture
-def ask():
-    """`judges.ask`. A tool that is absent fails the test, unless JUDGES_ABSENT names its environment."""
+def need():
+    """A function from a judge's or tool's name; if it is absent, the test fails, or JUDGES_ABSENT excuses it."""
 
-    def ask(name, *arguments, **options):
-        environment = judges.TOOLS[name].environment
+    def need(name):
+        environment = ALL[name].environment
         if not environments.is_made(environment) and environment in judges.may_be_absent():
             pytest.skip(f"the environment {environment} is absent, which JUDGES_ABSENT allows")
+        environments.require(name)
+
+    return need
+
+
+@pytest.fixture
+def ask(need):
+    """`judges.ask`, of a tool that is needed."""
+
+    def ask(name, *arguments, **options):
+        need(name)
         return judges.ask(name, *arguments, **options)
 
     return ask

@@ -13,8 +13,9 @@ from satkeras._compat import keras
 from satkeras.calibration.data import InputData, input_arrays
 from satkeras.files import require_writable, write_whole
 from satkeras.models.checks import require_quantized
+from tflite_export.devices.contract import Exact
 from tflite_export.errors import ExportError
-from tflite_export.file.metadata import METADATA, Labels, metadata_of, read_labels, with_label_files
+from tflite_export.file.metadata import METADATA, Labels, metadata_of, read_labels
 from tflite_export.file.reader import check_model
 from tflite_export.file.writer import TYPES, model_of, packed
 from tflite_export.lowering.lower import make_plan
@@ -28,6 +29,7 @@ from tflite_export.verification.twin import build_twin
 from tflite_export.verification.verify import breaches, input_codes, random_images, verify
 
 WEIGHT_STORAGE = ("int8", "packed")
+COMPRESSIONS = ("none", "lut")
 
 
 def export_tflite(
@@ -41,6 +43,7 @@ def export_tflite(
     input_type: str | None = None,
     output_type: str | None = None,
     weight_storage: str | None = None,
+    compress: str | None = None,
     kernels: str = "xnnpack",
     allow_differences: bool = False,
 ) -> Report:
@@ -69,6 +72,7 @@ def export_tflite(
       output_type: the same.
       weight_storage: "int8", or "packed": dense layers and 1x1 convolutions with stride 1 whose integers fit 4 or 2
         bits are stored in them, as FULLY_CONNECTED; for size, in runtimes from TensorFlow 2.21 on.
+      compress: "lut", for target "micro": kernels as indices into a table for each channel. "none" otherwise.
       kernels: whose kernels run the file: "xnnpack", LiteRT's default, or "reference", its reference kernels.
       allow_differences: writes a file that is not exact, too; its report says what differs. For those who study it.
 
@@ -85,9 +89,10 @@ def export_tflite(
     _require_one_of("target", target, list(TARGETS))
     _require_one_of("kernels", kernels, [family for family in KERNELS if family in RESOLVERS])
     row = TARGETS[target]
-    input_type = _chosen(row, "input_type", input_type, sorted(TYPES), row.input_types)
-    output_type = _chosen(row, "output_type", output_type, sorted(TYPES), row.output_types)
-    weight_storage = _chosen(row, "weight_storage", weight_storage, WEIGHT_STORAGE, row.weight_storage)
+    input_type = _chosen(row, "input_type", input_type, sorted(TYPES))
+    output_type = _chosen(row, "output_type", output_type, sorted(TYPES))
+    weight_storage = _chosen(row, "weight_storage", weight_storage, WEIGHT_STORAGE)
+    compress = _chosen(row, "compress", compress, COMPRESSIONS)
     require_quantized(model, "export_tflite")
     plan = make_plan(model)
     if input_type == "float32":
@@ -113,12 +118,15 @@ def export_tflite(
         problems += breaches(verification)
     if problems and not allow_differences:
         raise ExportError("The file would not be exact, and is not written", problems)
-    content = with_label_files(content, plan, lines)
-    write_whole(path, content)
+    delivered = row.deliver(Exact(plan, stored, content, path, lines, compress))
+    for file in delivered.files:
+        require_writable(file)
+    for file, its_content in delivered.files.items():
+        write_whole(file, its_content)
     summaries = tuple(_operator_summaries(plan, stored, verification))
     return Report(
         path=str(path),
-        file_bytes=len(content),
+        file_bytes=len(delivered.files[path]),
         weight_bytes=plan.weight_bytes,
         operators=dict(collections.Counter(summary.operator for summary in summaries)),
         input_type=input_type,
@@ -129,7 +137,7 @@ def export_tflite(
         warnings=tuple(warning for operator in plan.operators for warning in operator.warnings()),
         verification=verification,
         target=row.name,
-        target_notes=checked.notes,
+        target_notes=(*checked.notes, *delivered.notes),
         next_steps=tuple(step.format(file=path) for step in row.next_steps),
     )
 
@@ -168,18 +176,18 @@ def _require_codes_of_floats(plan: Plan) -> None:
         )
 
 
-def _chosen(row: Target, name: str, given: str | None, known: Sequence[str], allowed: tuple[str, ...]) -> str:
+def _chosen(row: Target, name: str, given: str | None, known: Sequence[str]) -> str:
     """An argument, or else the target's own value."""
     if given is not None:
         _require_one_of(name, given, known)
-    return row.chosen(name, given, allowed)
+    return row.chosen(name, given)
 
 
 def _labels(row: Target, given, plan: Plan) -> Labels:
-    if given is not None and not row.has_metadata:
+    if given is not None and not row.labels_in:
         raise ValueError(
             f"target={row.name!r} has no place for labels: leave them out, or take one of "
-            f"{[other.name for other in TARGETS.values() if other.has_metadata]}. Received: labels={given!r:.80}"
+            f"{[other.name for other in TARGETS.values() if other.labels_in]}. Received: labels={given!r:.80}"
         )
     return read_labels(given, plan)
 

@@ -11,8 +11,9 @@ from collections.abc import Callable
 from tensorflow.lite.python import schema_py_generated as schema
 
 from satkeras.reports.summary import table
-from tflite_export.devices import edgetpu
-from tflite_export.devices.checked import Checked
+from tflite_export.devices import edgetpu, micro
+from tflite_export.devices.contract import Checked, Delivered, Exact
+from tflite_export.file.metadata import with_label_files
 from tflite_export.lowering.input_grid import for_mean_and_std_of_128
 from tflite_export.plan import Plan
 
@@ -25,6 +26,10 @@ def _as_it_is(plan: Plan) -> Plan:
     return plan
 
 
+def _one_file(exact: Exact) -> Delivered:
+    return Delivered({exact.path: with_label_files(exact.content, exact.plan, exact.labels)})
+
+
 @dataclasses.dataclass(frozen=True)
 class Target:
     """A row of the table.
@@ -32,41 +37,52 @@ class Target:
     Attributes:
       name: what `export_tflite(target=)` calls it.
       runs_on: what takes the file.
-      input_types: types that its inputs may have, the default first.
-      output_types: the same for outputs.
+      input_type: types that its inputs may have, the default first.
+      output_type: the same for outputs.
       weight_storage: how weights may be stored, the default first.
-      has_metadata: whether the file has TFLite metadata, and label files.
+      compress: how weights may be compressed, the default first.
+      labels_in: where labels go: "metadata" (and then the file has TFLite metadata), "header", or "" if nowhere.
       adapt: a pass over the plan, before there is a file.
       limits: what is checked before there is a file, in words.
       check: does so.
+      deliver: makes of an exact file what is stored.
       next_steps: the commands that come next; `{file}` is the file.
       remark: what the report says of every file.
     """
 
     name: str
     runs_on: str
-    input_types: tuple[str, ...]
-    output_types: tuple[str, ...]
+    input_type: tuple[str, ...]
+    output_type: tuple[str, ...]
     weight_storage: tuple[str, ...] = ("int8",)
-    has_metadata: bool = False
+    compress: tuple[str, ...] = ("none",)
+    labels_in: str = ""
     adapt: Callable[[Plan], Plan] = _as_it_is
     limits: str = ""
     check: Callable[[schema.ModelT], Checked] = _unchecked
+    deliver: Callable[[Exact], Delivered] = _one_file
     next_steps: tuple[str, ...] = ()
     remark: str = ""
 
-    def chosen(self, argument: str, given: str | None, allowed: tuple[str, ...]) -> str:
-        """An argument's value: what was given, or else the row's default.
+    @property
+    def has_metadata(self) -> bool:
+        """Whether the file has TFLite metadata."""
+        return self.labels_in == "metadata"
+
+    def chosen(self, argument: str, given: str | None) -> str:
+        """The value of an argument that the row has choices for: what was given, or else the first of them.
 
         Raises:
           ValueError: the target cannot take it.
         """
+        choices: tuple[str, ...] = getattr(self, argument)
         if given is None:
-            return allowed[0]
-        if given not in allowed:
+            return choices[0]
+        if given not in choices:
+            others = [row.name for row in TARGETS.values() if given in getattr(row, argument)]
             raise ValueError(
-                f"target={self.name!r} takes {argument}={' or '.join(map(repr, allowed))}. Received: "
-                f"{argument}={given!r}; leave it out, or take another target"
+                f"target={self.name!r} takes {argument}={' or '.join(map(repr, choices))}; {given!r} is for the "
+                f"targets {others}. Received: {argument}={given!r}; leave it out, or take one of these"
             )
         return given
 
@@ -75,13 +91,13 @@ class Targets(dict[str, Target]):
     """The rows by their names; printed, a table."""
 
     def __str__(self):
-        heads = ("target", "runs on", "input", "output", "weights", "labels", "checked")
+        heads = ("target", "runs on", "input", "output", "weights", "labels in", "checked")
         rows = [
             (
                 row.name,
                 row.runs_on,
-                *(_choices(types) for types in (row.input_types, row.output_types, row.weight_storage)),
-                "yes" if row.has_metadata else "no",
+                *(_choices(types) for types in (row.input_type, row.output_type, row.weight_storage)),
+                row.labels_in or "none",
                 row.limits,
             )
             for row in self.values()
@@ -100,7 +116,7 @@ TARGETS = Targets(
             _ANY,
             _ANY,
             ("int8", "packed"),
-            has_metadata=True,
+            labels_in="metadata",
             limits="every integer, in LiteRT",
             next_steps=("pip install ai-edge-litert && litert-benchmark --model {file}",),
         ),
@@ -109,7 +125,7 @@ TARGETS = Targets(
             "Coral's Edge TPU, after edgetpu_compiler",
             ("uint8",),
             ("uint8", "int8", "float32"),
-            has_metadata=True,
+            labels_in="metadata",
             adapt=for_mean_and_std_of_128,
             limits="operators, versions, shapes and constants, by edgetpu_compiler's documented rules",
             check=edgetpu.check,
@@ -119,12 +135,31 @@ TARGETS = Targets(
             "its own code. No compiler and no Edge TPU was asked; the report names what stays on the CPU.",
         ),
         Target(
+            "micro",
+            "TFLite Micro, on microcontrollers",
+            ("int8", "uint8", "float32"),
+            ("int8", "uint8", "float32"),
+            compress=("none", "lut"),
+            labels_in="header",
+            limits="operators that TFLite Micro has",
+            check=micro.check,
+            deliver=micro.deliver,
+            next_steps=(
+                "python -m venv tflm && tflm/bin/pip install tflite-micro",
+                "python -m tflite_export.devices.micro {file} --python=tflm/bin/python",
+            ),
+            remark="Beside the file there are `.cc`, its bytes as an aligned array, and `.h`, with the operators that "
+            "a `MicroMutableOpResolver` must register, the size of the arena, and labels. The arena is measured where "
+            'the package tflite-micro is installed, and estimated elsewhere. `compress="lut"` stores kernels as '
+            "indices into a table for each channel; the arena then holds the largest kernel, too.",
+        ),
+        Target(
             "litert-packed",
             "LiteRT from TensorFlow 2.21 on",
             _ANY,
             _ANY,
             ("packed",),
-            has_metadata=True,
+            labels_in="metadata",
             limits="weights of 4 and 2 bits where stock kernels are exact",
             next_steps=("pip install ai-edge-litert && litert-benchmark --model {file}",),
         ),
@@ -141,12 +176,12 @@ def page() -> str:
         "`tflite_export/targets.py` (`python -m tflite_export.targets > docs/targets.md`). The first type of a row is",
         "the default; an argument of `export_tflite` chooses another.",
         "",
-        "| target | runs on | input | output | weights | labels and metadata | checked |",
+        "| target | runs on | input | output | weights | labels in | checked |",
         "|---|---|---|---|---|---|---|",
     ]
     for row in TARGETS.values():
-        types = (_choices(types) for types in (row.input_types, row.output_types, row.weight_storage))
-        cells = (f"`{row.name}`", row.runs_on, *types, "yes" if row.has_metadata else "no", row.limits)
+        types = (_choices(types) for types in (row.input_type, row.output_type, row.weight_storage))
+        cells = (f"`{row.name}`", row.runs_on, *types, row.labels_in or "none", row.limits)
         lines.append(f"| {' | '.join(cells)} |")
     for row in TARGETS.values():
         lines += ["", f"## {row.name}", ""]

@@ -27,12 +27,13 @@ def test_a_row_decides_the_types(row, residual, tmp_path):
     path = tmp_path / "net.tflite"
     report = tflite_export.export_tflite(residual, path, target=row.name, verify_data=False)
     interpreter = open_interpreter(path.read_bytes())
-    assert interpreter.get_input_details()[0]["dtype"] == np.dtype(row.input_types[0])
-    assert interpreter.get_output_details()[0]["dtype"] == np.dtype(row.output_types[0])
+    assert interpreter.get_input_details()[0]["dtype"] == np.dtype(row.input_type[0])
+    assert interpreter.get_output_details()[0]["dtype"] == np.dtype(row.output_type[0])
     assert (report.target, report.weight_storage) == (row.name, row.weight_storage[0])
     assert report.next_steps
     assert all(f"next: {step}" in str(report) for step in report.next_steps)
     assert any(str(path) in step for step in report.next_steps)
+    assert path in set(tmp_path.iterdir())
 
 
 def test_an_argument_wins_over_the_row(residual, tmp_path):
@@ -48,7 +49,11 @@ def test_an_argument_wins_over_the_row(residual, tmp_path):
         ({"target": None}, "Received: target=None"),
         (
             {"target": "litert-packed", "weight_storage": "int8"},
-            "target='litert-packed' takes weight_storage='packed'. Received: weight_storage='int8'; leave it out",
+            r"'litert-packed' takes weight_storage='packed'; 'int8' is for the targets \['android', .* leave it out",
+        ),
+        (
+            {"compress": "lut"},
+            r"'android' takes compress='none'; 'lut' is for the targets \['micro'\]. Received: compress='lut'; leave",
         ),
         ({"input_type": "int16"}, "input_type must be one of .* Received: input_type='int16'"),
     ],

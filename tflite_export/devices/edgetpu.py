@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 from tensorflow.lite.python import schema_py_generated as schema
 
-from tflite_export.devices.checked import Checked
+from tflite_export.devices.contract import Checked
 from tflite_export.file.graph import StoredOperator, stored_operators
 
 EIGHT_BITS = ("INT8", "UINT8")
