@@ -195,7 +195,7 @@ def _unit_problem(node: Node) -> str | None:
         return f"needs axis=-1, has axis={node.layer.axis}"
     count = node.inputs[0].shape[-1]
     if count is not None and count > LARGEST_UNIT:
-        return f"needs at most {LARGEST_UNIT} values, whose squares 32 bits can add up, has {count}: normalize behind the file"
+        return f"needs at most {LARGEST_UNIT} values, whose squares fit 32 bits, has {count}: normalize behind the file"
     return None
 
 
