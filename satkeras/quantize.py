@@ -94,7 +94,8 @@ def quantize_model(
       verbose: 0 for no progress bar where calibration takes longer than two seconds.
 
     What was frozen stays frozen: a layer with `trainable=False`, its kernel, and the clips and ranges of the tensors
-    that it makes. In the copy, too, `layer.trainable = False` freezes, by the copy's names.
+    that it makes. In the copy, too, `layer.trainable = False` freezes, by the copy's names: those of convolutions,
+    dense layers and quantizers begin with "quant_", as in `q.get_layer("quant_conv")`.
 
     For a file call `tflite_export.export_tflite(q, path)`. `tf.lite.TFLiteConverter` does not know what the quantizers
     mean: at 4 bits it fails, at 8 it makes a file that computes something else.

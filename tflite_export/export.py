@@ -12,7 +12,7 @@ import satkeras
 from satkeras._compat import keras
 from satkeras.calibration.data import InputData, input_arrays
 from satkeras.files import require_writable, write_whole
-from satkeras.models.checks import require_quantized
+from satkeras.models.checks import opened, require_quantized
 from tflite_export.devices.contract import Exact
 from tflite_export.errors import ExportError
 from tflite_export.file.metadata import METADATA, Labels, metadata_of, read_labels
@@ -93,6 +93,7 @@ def export_tflite(
     output_type = _chosen(row, "output_type", output_type, sorted(TYPES))
     weight_storage = _chosen(row, "weight_storage", weight_storage, WEIGHT_STORAGE)
     compress = _chosen(row, "compress", compress, COMPRESSIONS)
+    model = opened(model)
     require_quantized(model, "export_tflite")
     plan = make_plan(model)
     if input_type == "float32":
@@ -161,6 +162,7 @@ def integer_model(model: keras.Model, kernels: str = "xnnpack") -> keras.Model:
       ValueError: no such family.
     """
     _require_one_of("kernels", kernels, KERNELS)
+    model = opened(model)
     require_quantized(model, "integer_model")
     return build_twin(make_plan(model), kernels)
 

@@ -49,7 +49,8 @@ class CheckedBatches:
                 checked.append(_checked(values, x.shape, quantizer, argument))
                 strays += int(quantizer.strays_of(checked[-1]))
             yield checked
-            if self.verbose and (bar or time.monotonic() - started > QUIET_SECONDS):
+            slow = done != self.batches.count and time.monotonic() - started > QUIET_SECONDS
+            if self.verbose and (bar or slow):
                 bar = bar or keras.utils.Progbar(self.batches.count, unit_name="batch")
                 bar.update(done)
         if strays:

@@ -4,8 +4,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from satkeras._compat import keras
-from satkeras.models.graph import read_graph
+from satkeras._compat import is_functional, keras
+from satkeras.models.graph import build_model, in_form_of, read_graph
 from satkeras.models.insertion import has_quantizer
 from satkeras.models.keras3 import is_keras3
 from satkeras.models.layers import Kind, kind_of
@@ -21,6 +21,28 @@ def is_quantized(model: keras.Model) -> bool:
     return any(has_quantizer(layer) for layer in model.layers)
 
 
+def opened(model):
+    """A model around a quantized one, such as `Sequential([q, Softmax()])`, as one graph of the same layers.
+
+    Args:
+      model: anything; what is no such model is returned as it is.
+    """
+    if not isinstance(model, keras.Model) or not any(map(_holds_quantized, model.layers)):
+        return model
+    graph = read_graph(model)
+    operators = [node.name for node in graph.nodes if hasattr(node.layer, "symbol")]
+    if operators:
+        raise ValueError(
+            f"What stands around a quantized model must be layers. Received: {model.name!r} with {_few(operators)}: "
+            "put them into the float model before quantize_model, or compute them behind the file"
+        )
+    return in_form_of(model, build_model(graph))
+
+
+def _holds_quantized(layer: keras.layers.Layer) -> bool:
+    return is_functional(layer) and (is_quantized(layer) or any(map(_holds_quantized, layer.layers)))
+
+
 def require_quantized(model, caller: str) -> None:
     """Raises unless `model` holds satkeras quantizers.
 
@@ -34,7 +56,12 @@ def require_quantized(model, caller: str) -> None:
     _require_tf_keras(model, caller)
     if not is_quantized(model):
         tfmots = _quantized_by_tfmot(model.layers)
-        kind = f"quantized by tfmot itself in {_few(tfmots)}" if tfmots else "a float model"
+        inner = [layer.name for layer in model.layers if _holds_quantized(layer)]
+        kind = "a float model"
+        if tfmots:
+            kind = f"quantized by tfmot itself in {_few(tfmots)}"
+        elif inner:
+            kind = f"which holds the quantized {_few(inner)}: pass model.get_layer({inner[0]!r})"
         raise ValueError(
             f"{caller} needs a model that satkeras.quantize_model returned. Received: {model.name!r}, {kind}"
         )

@@ -95,7 +95,10 @@ MODELS = {
     "clamped": (
         {"weight_bits": None, "activation_bits": None},
         lambda model: model,
-        [("quant_conv", "its num_bits is None: .*; give it 2 to 8 bits"), ("image", "with activation_bits, not None")],
+        [
+            ("quant_conv", "its num_bits is None: .*; give it 2 to 8 bits"),
+            ("image", "give that activation_bits, not None"),
+        ],
     ),
 }
 

@@ -47,9 +47,50 @@ def test_an_activation_behind_the_model_is_in_the_file(name, exported):
     assert len(np.unique(values)) > 1
 
 
-def test_an_activation_that_no_operator_has_is_refused(tmp_path):
-    model = quantized()
-    longer = tf_keras.Model(model.inputs, layers.Activation("gelu", name="last")(model.output))
-    assert_refused(
-        longer, tmp_path, "last: no operator for the activation 'gelu'; there are .*: let the file end before"
-    )
+@pytest.mark.parametrize(
+    "last",
+    [
+        layers.Activation("sigmoid"),
+        layers.Activation("tanh"),
+        layers.Softmax(),
+        layers.UnitNormalization(),
+        layers.ReLU(),
+        layers.Reshape((1, 3)),
+    ],
+    ids=lambda layer: layer.name,
+)
+def test_a_sequential_around_the_model_is_one_file(last, tmp_path):
+    longer = tf_keras.Sequential([quantized(), type(last).from_config(last.get_config())])
+    found = tflite_export.export_tflite(longer, tmp_path / "model.tflite", verify_data=IMAGES).verification
+    assert found.differing == 0
+    assert found.tensors[-1].name == last.name
+    values = tflite_export.integer_model(longer).predict(IMAGES.astype(np.uint8), verbose=0)
+    assert values.shape == longer.predict(IMAGES, verbose=0).shape
+
+
+@pytest.mark.parametrize(
+    ("last", "problem"),
+    [
+        (
+            layers.Activation("gelu", name="last"),
+            "last has no quantizer: put every layer .* before quantize_model",
+        ),
+        (layers.Activation("swish", name="last"), "the activation 'swish' needs quantizers of its own: put it"),
+        (layers.LeakyReLU(name="last"), "no operator for LeakyReLU here: put it into the model before quantize_model"),
+        (layers.Dense(2, name="last"), "last: last has no quantizer: put every layer .* before quantize_model"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+@pytest.mark.parametrize("sequential", [False, True])
+def test_what_needs_a_quantizer_behind_the_model_is_refused(last, problem, sequential, tmp_path):
+    model, last = quantized(), type(last).from_config(last.get_config())
+    longer = tf_keras.Sequential([model, last]) if sequential else tf_keras.Model(model.inputs, last(model.output))
+    assert_refused(longer, tmp_path, problem)
+
+
+def test_an_operator_around_the_model_is_refused(tmp_path):
+    longer = tf_keras.Sequential([quantized(), layers.Lambda(lambda x: 2 * x, name="twice")])
+    with pytest.raises(ValueError, match="must be layers.*'twice/.*put them into the float model"):
+        tflite_export.export_tflite(longer, tmp_path / "model.tflite")
+    with pytest.raises(ValueError, match=r"which holds the quantized .*pass model.get_layer\('"):
+        satkeras.summary(longer)

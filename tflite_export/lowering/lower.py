@@ -24,7 +24,9 @@ from tflite_export.lowering.staircases import partial_sum, threshold_operators
 from tflite_export.operators import Add, Reshape
 from tflite_export.plan import Operator, Plan, Tensor, new_name
 
-_NO_QUANTIZER = "no quantizer: quantize_model with activation_bits, not None"
+_NO_QUANTIZER = (
+    "no quantizer: put every layer into the model before quantize_model, and give that activation_bits, not None"
+)
 
 
 def make_plan(model: keras.Model) -> Plan:
@@ -92,7 +94,8 @@ class Lowering:
         rule = RULES.get(type(inner))
         if rule is None:
             raise Problem(
-                f"no operator for {type(inner).__name__}: take it out of the model and compute it behind the file"
+                f"no operator for {type(inner).__name__} here: put it into the model before quantize_model, or compute "
+                "it behind the file"
             )
         return rule(self, node, inner)
 

@@ -137,11 +137,10 @@ def _activation(walk, node: Node, layer):
     if layer.activation is keras.activations.linear:
         return _same(walk, node, layer)
     *before, alone = [part.layer for part in canonical_parts(layer)]
-    if before or isinstance(alone, _layers.Activation):
-        known = sorted(cls.__name__ for cls in (_layers.ReLU, _layers.Softmax))
+    if before or type(alone) is _layers.Activation or type(alone) not in RULES:
         raise Problem(
-            f"no operator for the activation {layer.get_config()['activation']!r}; there are {', '.join(known)} and "
-            "linear: let the file end before it, and compute it behind the file"
+            f"the activation {layer.get_config()['activation']!r} needs quantizers of its own: put it into the model "
+            "before quantize_model, or compute it behind the file"
         )
     return RULES[type(alone)](walk, node, alone)
 
