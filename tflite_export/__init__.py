@@ -12,7 +12,19 @@
 
 from tflite_export.errors import ExportError
 from tflite_export.export import export_tflite, integer_model
+from tflite_export.portability.plans import Portability
+from tflite_export.portable_model import portable_model
 from tflite_export.targets import TARGETS
 from tflite_export.verification.report import Report, TensorComparison, Verification
 
-__all__ = ["TARGETS", "ExportError", "Report", "TensorComparison", "Verification", "export_tflite", "integer_model"]
+__all__ = [
+    "TARGETS",
+    "ExportError",
+    "Portability",
+    "Report",
+    "TensorComparison",
+    "Verification",
+    "export_tflite",
+    "integer_model",
+    "portable_model",
+]

@@ -21,6 +21,8 @@ from tflite_export.file.writer import TYPES, model_of, packed
 from tflite_export.lowering.lower import make_plan
 from tflite_export.lowering.packing import pack_weights
 from tflite_export.plan import KERNELS, Plan
+from tflite_export.portability.plans import Portability, prove
+from tflite_export.portability.tables import with_tables
 from tflite_export.targets import TARGETS, Target
 from tflite_export.verification.interpreter import RESOLVERS
 from tflite_export.verification.kernels import kernel_problems
@@ -46,6 +48,7 @@ def export_tflite(
     compress: str | None = None,
     kernels: str = "xnnpack",
     allow_differences: bool = False,
+    portable: bool = False,
 ) -> Report:
     """Writes a trained quantized model as a full-integer `.tflite` file, batch 1, that computes its integers.
 
@@ -75,12 +78,14 @@ def export_tflite(
       compress: "lut", for target "micro": kernels as indices into a table for each channel. "none" otherwise.
       kernels: whose kernels run the file: "xnnpack", LiteRT's default, or "reference", its reference kernels.
       allow_differences: writes a file that is not exact, too; its report says what differs. For those who study it.
+      portable: only a file that gives the same integers on every runtime, proved by enumeration; `portable_model` makes
+        the model for it. The report has the proof.
 
     Returns:
       What was written, and how file, twin and training model agree; print it, or take `to_json()`.
 
     Raises:
-      ExportError: a layer cannot be lowered exactly (all are named), or the file is not exact.
+      ExportError: a layer cannot be lowered exactly (all are named), or the file is not exact, or not portable.
       TypeError: not a tf_keras model, no path, or verify data of no known kind.
       ValueError: a model without quantizers, a path that cannot be written, verify data or labels that do not fit the
         model, or an argument that is none of its values, or not one that the target takes.
@@ -102,6 +107,10 @@ def export_tflite(
         plan = pack_weights(plan)
     plan = row.adapt(plan)
     lines = _labels(row, labels, plan)
+    portability = None
+    if portable:
+        plan = with_tables(plan)
+        portability = _require_portable(plan)
     images = _verification_images(verify_data, model, plan)
     description = f"satkeras {satkeras.__version__}, {_widths(model)}"
     metadata = {METADATA: metadata_of(plan, lines, model.name, description)} if row.has_metadata else {}
@@ -140,6 +149,7 @@ def export_tflite(
         target=row.name,
         target_notes=(*checked.notes, *delivered.notes),
         next_steps=tuple(step.format(file=path) for step in row.next_steps),
+        portability=portability,
     )
 
 
@@ -165,6 +175,18 @@ def integer_model(model: keras.Model, kernels: str = "xnnpack") -> keras.Model:
     model = opened(model)
     require_quantized(model, "integer_model")
     return build_twin(make_plan(model), kernels)
+
+
+def _require_portable(plan: Plan) -> Portability:
+    found = prove(plan)
+    if not found.whole:
+        raise ExportError(
+            "The file would not give the same integers on every runtime. tflite_export.portable_model(model) is a copy "
+            "that does wherever scales and biases can help: export that one, with weight_storage='int8'. What stays in "
+            "this list then needs another layer, or portable=False",
+            found.problems,
+        )
+    return found
 
 
 def _require_codes_of_floats(plan: Plan) -> None:

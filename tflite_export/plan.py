@@ -92,6 +92,7 @@ class Operator(abc.ABC):
     version: ClassVar[int] = 2  # the lowest for int8
     runtime: ClassVar[str] = "1.14.0"  # the first TensorFlow whose runtime has that version
     file_operators: ClassVar[int] = 1  # that it is in the file, the last of which writes its output
+    same_everywhere: ClassVar[bool] = False  # that every runtime computes it alike, whatever its numbers
     runs_in_xnnpack: ClassVar[bool] = True  # in LiteRT's default interpreter; the others run in builtin kernels
 
     inputs: tuple[Tensor, ...]

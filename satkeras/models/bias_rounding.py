@@ -14,6 +14,7 @@ import weakref
 import tensorflow as tf
 
 from satkeras._compat import TfmotQuantizeWrapper, first_call, float32_variables, keras, weight_variables
+from satkeras.models.channel_scale import ChannelScale
 from satkeras.models.stored import stored_step
 from satkeras.quantizers import Quantizer
 from satkeras.quantizers.int8 import weight_spread
@@ -81,7 +82,7 @@ def bias_error(call):
       float64 (channels,), in the result's units; None where no bias is added, or nothing is quantized.
     """
     norms = []
-    while isinstance(call.layer, (keras.layers.BatchNormalization, keras.layers.Rescaling)):
+    while isinstance(call.layer, (keras.layers.BatchNormalization, keras.layers.Rescaling, ChannelScale)):
         norms.insert(0, call.layer)
         call = call.parent_nodes[0]
     found = _step_and_bias(call, identity=bool(norms))
@@ -97,7 +98,9 @@ def bias_error(call):
 
 
 def _affine(norm):
-    """What a batch norm, or a Rescaling, multiplies by and adds, in float64."""
+    """What a batch norm, a Rescaling or a channel scale multiplies by and adds, in float64."""
+    if isinstance(norm, ChannelScale):
+        return tf.identity(norm.factor), tf.identity(norm.offset)
     if isinstance(norm, keras.layers.Rescaling):
         return tf.constant(norm.scale, tf.float64), tf.constant(norm.offset, tf.float64)
     factor = tf.math.rsqrt(_float64(norm.moving_variance) + norm.epsilon)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from satkeras._compat import keras
 from satkeras.models.activations import Elementwise, GeneralReLU, Sigmoid, Tanh, name_of, steps_of
+from satkeras.models.channel_scale import ChannelScale
 from satkeras.models.core import BILINEAR_FACTORS, BilinearUpSampling2D, Clip, DepthToSpace, Slice, SpaceToDepth
 from satkeras.models.graph import Node
 
@@ -220,6 +221,7 @@ TABLE: dict[type, Row] = {
     _layers.Dense: Row(Kind.LINEAR, _dense_problem, signed=True),
     _layers.BatchNormalization: Row(Kind.BATCH_NORM, _batch_norm_problem, signed=True),
     _layers.Rescaling: Row(Kind.BATCH_NORM, signed=True),
+    ChannelScale: Row(Kind.BATCH_NORM, signed=True),
     _layers.ReLU: Row(Kind.RELU, _relu_problem, signed=False),
     _layers.Add: Row(Kind.COMPUTE, _merge_problem),
     _layers.Average: Row(Kind.COMPUTE, _merge_problem),

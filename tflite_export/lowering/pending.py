@@ -26,6 +26,10 @@ class WeightedSum:
       step: float64 (channels,), the real size of one step of the weights, negative where batch norm flips the sign.
       bias: float64 (channels,).
       window: where the kernel lies.
+      call: the name of the call whose result it is; None for one that the model does not have.
+      factor: float64, what a channel scale behind the call has multiplied `step` by, a scalar or (channels,).
+      shift: float64, by how much it has moved `bias`, too.
+      even: the channels whose weights were made even.
     """
 
     kind: type[Convolution] | type[DepthwiseConvolution] | type[FullyConnected] | type[TransposeConvolution]
@@ -35,6 +39,10 @@ class WeightedSum:
     step: np.ndarray
     bias: np.ndarray
     window: Window = Window()
+    call: str | None = dataclasses.field(kw_only=True, default=None)
+    factor: np.ndarray = dataclasses.field(kw_only=True, default_factory=lambda: np.ones(()))
+    shift: np.ndarray = dataclasses.field(kw_only=True, default_factory=lambda: np.zeros(()))
+    even: tuple[int, ...] = dataclasses.field(kw_only=True, default=())
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -7,8 +7,9 @@ import numpy as np
 from satkeras.models.bias_rounding import LARGEST_BIAS
 from satkeras.quantizers.int8 import LARGEST_WEIGHT, narrowed
 from tflite_export.lowering.pending import Pending, Problem, WeightedSum
-from tflite_export.operators import FullyConnected, LinearOperator, MultiplyConstant
+from tflite_export.operators import FullyConnected, LinearOperator, MultiplyConstant, Origin
 from tflite_export.plan import KERNELS, Activation, Tensor
+from tflite_export.portability.plans import product_disagreements
 
 # What XNNPACK takes: a larger or smaller multiplier falls back to kernels that round twice, or does not load.
 LARGEST_MULTIPLIER = 2.0**8
@@ -25,7 +26,8 @@ def multiply_operator(pending: Pending, output: Tensor, activation: Activation) 
     A tensor has 256 codes at most, so many multipliers give the same integers. The one chosen stays clear of those that
     would not: no code's product then lies midway between two levels, where XNNPACK rounds to even on x86 and up on Arm,
     nor, where a grid is narrow, so close that rounding twice, as the reference kernels do, matters. Between two grids
-    of 8 bits it may; then the nearest multiplier is taken with which all families agree, if there is one.
+    of 8 bits it may; then the nearest multiplier is taken with which all rules of rounding agree, or at least the
+    families of kernels, if there is one.
     """
     (x,) = pending.inputs
     low, high = _equivalent_ratios(x, output, x.step / output.step)
@@ -36,7 +38,9 @@ def multiply_operator(pending: Pending, output: Tensor, activation: Activation) 
     smallest = 127 * SMALLEST_PRODUCT_RATIO * (1 + 1e-6)
     candidates = [middle, *(low + (high - low) * share for share in np.linspace(0.1, 0.9, 9))]
     operators = [_multiply_by(max(candidate, smallest), pending, output, activation) for candidate in candidates]
-    return next((operator for operator in operators if _families_agree(operator)), operators[0])
+    agreeing = [operator for operator in operators if _families_agree(operator)]
+    portable = (operator for operator in agreeing if not product_disagreements(operator, [x.codes]).any())
+    return next(portable, next(iter(agreeing), operators[0]))
 
 
 def _multiply_by(ratio: float, pending: Pending, output: Tensor, activation: Activation) -> MultiplyConstant:
@@ -98,10 +102,16 @@ def linear_operator(pending: Pending, x: Tensor, output: Tensor, activation: Act
         name=total.name,
         constant_channels=tuple(np.flatnonzero(lost).tolist()),
         saturating_channels=tuple(np.flatnonzero(saturating).tolist()),
+        origin=_origin(total, unit),
         **window,
     )
     _require_sums_in_int32(operator)
     return operator
+
+
+def _origin(total: WeightedSum, unit: np.ndarray) -> Origin:
+    factor, shift = (np.broadcast_to(value, unit.shape) for value in (total.factor, total.shift))
+    return Origin(total.call, unit, total.bias, factor, shift, total.even)
 
 
 def _require_weights_in_int8(total: WeightedSum, weights: np.ndarray) -> None:

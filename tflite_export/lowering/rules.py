@@ -13,6 +13,8 @@ import numpy as np
 from satkeras._compat import keras
 from satkeras.models.activations import Elementwise, GeneralReLU, Sigmoid, Tanh
 from satkeras.models.canonical import canonical_parts
+from satkeras.models.channel_scale import ChannelScale
+from satkeras.models.channel_scales import even_channels
 from satkeras.models.core import Clip, DepthToSpace, Slice, SpaceToDepth
 from satkeras.models.fixed_grids import GridSigmoid, GridSoftmax, GridTanh, GridUnitNormalization
 from satkeras.models.graph import Node
@@ -63,7 +65,8 @@ def _linear_layer(walk, node: Node, layer) -> Pending:
     bias = layer.bias.numpy().astype(np.float64) if layer.use_bias else np.zeros(channels)
     step = np.broadcast_to(params.scale.astype(np.float64), channels)
     spread = weight_spread((params.qmin, params.qmax), params.zero_point)
-    total = WeightedSum(kind, walk.kernel_named(layer.name), weights, spread, step, bias, window)
+    named = {"call": node.name, "even": even_channels(node.layer)}
+    total = WeightedSum(kind, walk.kernel_named(layer.name), weights, spread, step, bias, window, **named)
     if transposed:
         return Pending((x,), (node.name,), close_transposed, total, rescales=False)
     return Pending((x,), (node.name,), close_sum, total)
@@ -87,7 +90,8 @@ def _folded(walk, node: Node, what: str, factor, moved: Callable) -> Pending:
     if before.total is None or before.relu:
         raise Problem(f"a {what} cannot fold into {before.layers}: quantize the tensor between them")
     total = before.total
-    return before.then(node.name, total=dataclasses.replace(total, step=total.step * factor, bias=moved(total.bias)))
+    total = dataclasses.replace(total, step=total.step * factor, bias=moved(total.bias), call=node.name)
+    return before.then(node.name, total=total)
 
 
 def _relu(walk, node: Node, layer) -> "Pending | Tensor":
@@ -124,6 +128,17 @@ def _rescaling(walk, node: Node, layer) -> Pending:
     return _folded(walk, node, "Rescaling", layer.scale, lambda bias: bias * layer.scale + layer.offset)
 
 
+def _channel_scale(walk, node: Node, layer) -> Pending:
+    factor, offset = layer.factor.numpy(), layer.offset.numpy()
+    if not (np.isfinite([factor, offset]).all() and (factor > 0).all()):
+        raise Problem("its factors must be above 0 and its numbers finite: it belongs to tflite_export.portable_model")
+    before = walk.value(node.inputs[0])
+    total = before.total
+    scaled = _folded(walk, node, "channel scale", factor, lambda bias: bias * factor + offset)
+    marked = {"call": total.call, "factor": factor, "shift": scaled.total.bias - total.bias}
+    return dataclasses.replace(scaled, total=dataclasses.replace(scaled.total, **marked))
+
+
 def _rounded_bias(walk, node: Node, layer) -> "Pending | Tensor":
     before = walk.value(node.inputs[0])
     return before if isinstance(before, Tensor) else before.then(node.name)
@@ -153,6 +168,7 @@ RULES: dict[type, Callable] = {
     _layers.Dense: _linear_layer,
     _layers.BatchNormalization: _batch_norm,
     _layers.Rescaling: _rescaling,
+    ChannelScale: _channel_scale,
     RoundedBias: _rounded_bias,
     _layers.ReLU: _relu,
     AbsorbedReLU: _relu,

@@ -2,7 +2,7 @@
 
 from tflite_export.operators.elementwise import Add, AddConstant, Multiply, MultiplyConstant, Subtract
 from tflite_export.operators.extrema import Maximum, MaximumOfTwo, Minimum, MinimumOfTwo
-from tflite_export.operators.linear import Convolution, DepthwiseConvolution, FullyConnected, LinearOperator
+from tflite_export.operators.linear import Convolution, DepthwiseConvolution, FullyConnected, LinearOperator, Origin
 from tflite_export.operators.lookup import Lookup
 from tflite_export.operators.movement import (
     Concatenation,
@@ -42,6 +42,7 @@ __all__ = [
     "MinimumOfTwo",
     "Multiply",
     "MultiplyConstant",
+    "Origin",
     "PRelu",
     "Pad",
     "Reshape",

@@ -140,6 +140,7 @@ class AddConstant(ConstantOperator):
     """ADD of a constant of whole input steps, onto the input's scale: `clamp(x - x zero + offset + zero)`, exact."""
 
     builtin = "ADD"
+    same_everywhere = True
 
     @property
     def offset(self) -> int:

@@ -18,6 +18,7 @@ class Extremum(Operator):
       limit: the int8 value that it is compared with.
     """
 
+    same_everywhere = True
     runs_in_xnnpack = False
     limit: int
 
@@ -55,6 +56,7 @@ class MaximumOfTwo(Operator):
     """MAXIMUM of two tensors on one grid."""
 
     builtin = "MAXIMUM"
+    same_everywhere = True
     runs_in_xnnpack = False
 
     def compute(self, values, kernels):
@@ -69,6 +71,7 @@ class MinimumOfTwo(Operator):
     """MINIMUM of two tensors on one grid."""
 
     builtin = "MINIMUM"
+    same_everywhere = True
     runs_in_xnnpack = False
 
     def compute(self, values, kernels):

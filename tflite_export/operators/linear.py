@@ -21,6 +21,27 @@ from tflite_export.plan import Activation, Constant, Operator
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
+class Origin:
+    """What a weighted sum is in the quantized model, in real numbers.
+
+    Attributes:
+      call: the call whose result it is: a linear layer's, or its last batch norm's; None if there is none.
+      unit: float64 (channels,), the size of a step of the int8 weights.
+      bias: float64 (channels,), the batch norms' and the channel scale's included.
+      factor: float64 (channels,), what a channel scale behind the call multiplies by; 1 where there is none.
+      shift: float64 (channels,), by how much it moves the bias.
+      even: the channels whose weights were made even.
+    """
+
+    call: str | None
+    unit: np.ndarray
+    bias: np.ndarray
+    factor: np.ndarray
+    shift: np.ndarray
+    even: tuple[int, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class LinearOperator(Operator):
     """A weighted sum with its requantization: `clamp(round(m (sum w (x - zero) + b)) + zero)`.
 
@@ -35,6 +56,7 @@ class LinearOperator(Operator):
       bits: 4 or 2 where the file packs the weights.
       constant_channels: channels whose weights are stored as zeros, since they cannot move the output's level.
       saturating_channels: channels whose every sum but 0 is clipped, and whose scale is smaller than the model's.
+      origin: what it is in the quantized model.
     """
 
     weights: np.ndarray
@@ -45,6 +67,7 @@ class LinearOperator(Operator):
     bits: int = dataclasses.field(kw_only=True, default=8)
     constant_channels: tuple[int, ...] = dataclasses.field(kw_only=True, default=())
     saturating_channels: tuple[int, ...] = dataclasses.field(kw_only=True, default=())
+    origin: Origin | None = dataclasses.field(kw_only=True, default=None)
 
     @property
     def weight_bytes(self) -> int:

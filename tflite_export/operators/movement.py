@@ -18,6 +18,7 @@ class Reshape(Operator):
     """RESHAPE."""
 
     builtin = "RESHAPE"
+    same_everywhere = True
     version = 1
     runtime = "1.5.0"
 
@@ -42,6 +43,7 @@ class Transpose(Operator):
     """
 
     builtin = "TRANSPOSE"
+    same_everywhere = True
     permutation: tuple[int, ...]
 
     def compute(self, values, kernels):
@@ -63,6 +65,7 @@ class Pad(Operator):
     """
 
     builtin = "PAD"
+    same_everywhere = True
     paddings: tuple[tuple[int, int], tuple[int, int]]
 
     def compute(self, values, kernels):
@@ -85,6 +88,7 @@ class Concatenation(Operator):
     """
 
     builtin = "CONCATENATION"
+    same_everywhere = True
     axis: int
 
     @property
@@ -112,6 +116,7 @@ class StridedSlice(Operator):
     """
 
     builtin = "STRIDED_SLICE"
+    same_everywhere = True
     begin: tuple[int, ...]
     end: tuple[int, ...]
     strides: tuple[int, ...]
@@ -138,6 +143,7 @@ class ResizeNearestNeighbor(Operator):
     """RESIZE_NEAREST_NEIGHBOR: for each pixel of the output, the one of the input that its centre lies in."""
 
     builtin = "RESIZE_NEAREST_NEIGHBOR"
+    same_everywhere = True
     version = 3  # the first with half_pixel_centers
     runtime = "2.3.0"
     runs_in_xnnpack = False
@@ -172,6 +178,7 @@ class DepthToSpace(Operator):
     """
 
     builtin = "DEPTH_TO_SPACE"
+    same_everywhere = True
     version = 1  # LiteRT's reference kernels know no other
     runtime = "2.1.0"
     block: int
@@ -194,6 +201,7 @@ class SpaceToDepth(Operator):
     """
 
     builtin = "SPACE_TO_DEPTH"
+    same_everywhere = True
     block: int
 
     def compute(self, values, kernels):

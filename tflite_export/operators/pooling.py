@@ -18,6 +18,7 @@ class Pool(Operator):
       window: where it lies.
     """
 
+    same_everywhere = True
     pool: tuple[int, int]
     window: Window
 

@@ -73,6 +73,7 @@ class L2Normalization(Operator):
     """
 
     builtin = "L2_NORMALIZATION"
+    same_everywhere = True
     version = 2
     runtime = "1.14.0"
     runs_in_xnnpack = False

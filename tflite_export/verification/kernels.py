@@ -6,6 +6,7 @@ import numpy as np
 from tensorflow.lite.python import schema_py_generated as schema
 
 from satkeras._compat import keras, weight_variables
+from satkeras.models.channel_scale import ChannelScale
 from satkeras.models.graph import Node, read_graph
 from satkeras.models.insertion import has_quantizer
 from tflite_export.file.reader import read_constant
@@ -112,6 +113,8 @@ def _folded(layers: list[Node], channels: int):
             bias = inner.bias.numpy().astype(np.float64) if inner.use_bias else 0.0
         elif isinstance(inner, keras.layers.Rescaling):
             bias, factor = bias * inner.scale + inner.offset, factor * inner.scale
+        elif isinstance(inner, ChannelScale):
+            bias, factor = bias * inner.factor.numpy() + inner.offset.numpy(), factor * inner.factor.numpy()
         elif isinstance(inner, keras.layers.BatchNormalization):
             gamma = inner.gamma.numpy().astype(np.float64) if inner.scale else 1.0
             beta = inner.beta.numpy().astype(np.float64) if inner.center else 0.0

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from satkeras.files import require_writable, write_whole
 from satkeras.reports.summary import table
+from tflite_export.portability.plans import Portability
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,6 +177,7 @@ class Report:
       target: what the file is for, a row of `tflite_export.TARGETS`.
       target_notes: what its checker found.
       next_steps: the commands that come next.
+      portability: the proof that every runtime computes these integers; None unless it was asked for.
     """
 
     path: str
@@ -192,6 +194,7 @@ class Report:
     target: str = "android"
     target_notes: tuple[str, ...] = ()
     next_steps: tuple[str, ...] = ()
+    portability: Portability | None = None
 
     def to_json(self) -> str:
         """Everything in the report, as indented JSON."""
@@ -237,6 +240,7 @@ class Report:
             *(f"note: {warning}" for warning in self.warnings),
             *(f"{self.target}: {note}" for note in self.target_notes),
             *(f"next: {step}" for step in self.next_steps),
+            *([str(self.portability)] if self.portability else []),
         ]
         return "\n".join([*lines, "", str(self.verification)] if self.verification else lines)
 

@@ -1,0 +1,203 @@
+"""What the integers of a plan prove, operator by operator: that every runtime computes them alike, or why not."""
+
+import dataclasses
+import functools
+from collections.abc import Iterable
+
+import numpy as np
+
+from tflite_export.operators import LinearOperator, Multiply, MultiplyConstant, ResizeBilinear
+from tflite_export.operators.elementwise import Product, Sum
+from tflite_export.plan import KERNELS, Activation, Operator, Plan, Tensor
+from tflite_export.portability.channels import Channels, reach_of
+from tflite_export.portability.proof import bad_reachable_sums
+from tflite_export.portability.rounding_rules import Scales, disagree
+
+
+@dataclasses.dataclass(frozen=True)
+class Portability:
+    """The proof that a file gives the same integers on every runtime, or what is missing from it.
+
+    A channel is proved by every sum that any input can make it reach, under every rule of `rounding_rules`; an ADD, SUB
+    or MUL by all pairs of its inputs' integers.
+
+    Attributes:
+      operators: of the plan.
+      channels: of its weighted sums.
+      sums: how many sums and pairs were enumerated.
+      as_they_were: channels whose scale and bias are the trained ones.
+      by_bias: those whose bias alone was moved.
+      moved: those whose scale was.
+      made_even: those whose weights were halved to even integers.
+      largest_move: the largest relative change of a scale.
+      largest_bias_move: the largest change of a bias, in output levels.
+      problems: `(tensor, reason)` for each operator whose integers a runtime may round otherwise.
+    """
+
+    operators: int
+    channels: int
+    sums: int
+    as_they_were: int
+    by_bias: int
+    moved: int
+    made_even: int
+    largest_move: float
+    largest_bias_move: float
+    problems: tuple[tuple[str, str], ...]
+
+    @property
+    def whole(self) -> bool:
+        """Whether the file is portable."""
+        return not self.problems
+
+    def __str__(self):
+        head = "the same integers on every runtime" if self.whole else f"{len(self.problems)} operators not portable"
+        lines = [
+            f"portability: {head}; {self.operators} operators, {self.channels:,} channels, {self.sums:,} sums asked",
+            f"channels as they were: {self.as_they_were:,}, by their bias alone: {self.by_bias:,}, scale moved: "
+            f"{self.moved:,} (by {self.largest_move:.2%} at most), made even: {self.made_even:,}; "
+            f"a bias moved by {self.largest_bias_move:.2f} levels at most",
+            *(f"not portable: {name}: {reason}" for name, reason in self.problems),
+        ]
+        return "\n".join(lines)
+
+
+def prove(plan: Plan) -> Portability:
+    """Enumerates what every operator of a plan can be asked for."""
+    sums, problems = 0, []
+    for operator in plan.operators:
+        asked, reason = evidence(operator)
+        sums += asked
+        if reason is not None:
+            problems.append((operator.output.name, reason))
+    linear = [operator for operator in plan.operators if isinstance(operator, LinearOperator)]
+    return _with_moves(linear, len(plan.operators), sums, problems)
+
+
+def _with_moves(linear: list[LinearOperator], operators: int, sums: int, problems) -> Portability:
+    factors, shifts = [np.zeros(0)], [np.zeros(0)]
+    for operator in linear:
+        if operator.origin is not None:
+            factors.append(operator.origin.factor)
+            shifts.append(operator.origin.shift / operator.output.step)
+    factor, shift = np.concatenate(factors), np.concatenate(shifts)
+    channels = sum(len(operator.bias) for operator in linear)
+    moved, by_bias = factor != 1, (factor == 1) & (shift != 0)
+    return Portability(
+        operators=operators,
+        channels=channels,
+        sums=sums,
+        as_they_were=channels - int(moved.sum()) - int(by_bias.sum()),
+        by_bias=int(by_bias.sum()),
+        moved=int(moved.sum()),
+        made_even=sum(len(operator.origin.even) for operator in linear if operator.origin is not None),
+        largest_move=float(np.abs(factor - 1).max(initial=0)),
+        largest_bias_move=float(np.abs(shift).max(initial=0)),
+        problems=tuple(problems),
+    )
+
+
+def clamp_levels(output: Tensor, activation: Activation) -> tuple[int, int]:
+    """The lowest and highest level, from the zero point, that int8 and a fused activation let through."""
+    lowest, highest = -128, 127
+    if activation == "relu":
+        lowest = output.zero_point
+    elif activation == "relu_n1_to_1":
+        lowest, highest = output.lowest, output.highest
+    return lowest - output.zero_point, highest - output.zero_point
+
+
+def channels_of(operator: LinearOperator) -> Channels:
+    """The numbers of a weighted sum that decide."""
+    (x,) = operator.inputs
+    weights = operator.weights.reshape(-1, len(operator.bias))
+    return Channels(
+        *reach_of(weights, x.lowest - x.zero_point, x.highest - x.zero_point),
+        operator.bias.astype(np.int64),
+        x.scale,
+        operator.weight_scale,
+        operator.output.scale,
+        *clamp_levels(operator.output, operator.activation),
+        one_scale=getattr(operator, "has_one_scale", False),
+    )
+
+
+@functools.singledispatch
+def evidence(operator: Operator) -> tuple[int, str | None]:
+    """How many sums or pairs of integers were asked, and why runtimes may part on the operator; None if they cannot."""
+    if operator.same_everywhere:
+        return 0, None
+    return 0, f"{operator.builtin} is computed in several ways, a function of its own in every runtime"
+
+
+@evidence.register
+def _(operator: LinearOperator):
+    count, bad = bad_reachable_sums(channels_of(operator))
+    return int(count.sum()), _of_channels(bad)
+
+
+def _of_channels(bad: np.ndarray) -> str | None:
+    channels = np.flatnonzero(bad)
+    if not len(channels):
+        return None
+    return (
+        f"runtimes part on {int(bad.sum()):,} sums that {len(channels)} of its {len(bad)} channels can reach (channels "
+        f"{', '.join(map(str, channels[:8]))}{', ...' if len(channels) > 8 else ''})"
+    )
+
+
+@evidence.register
+def _(operator: ResizeBilinear):
+    if operator.inputs[0].lowest >= 0:  # halves are then one and the same, up and away from zero
+        return 0, None
+    return 0, "runtimes part on the halves between two negative integers: give its input an unsigned grid below 8 bits"
+
+
+@evidence.register
+def _(operator: Sum):
+    return _of_pairs(operator, _pairs(operator.inputs))
+
+
+@evidence.register
+def _(operator: MultiplyConstant):
+    (x,) = operator.inputs
+    return _of_products(operator, [x.codes])
+
+
+@evidence.register
+def _(operator: Multiply):
+    return _of_products(operator, _pairs(operator.inputs))
+
+
+def _pairs(inputs: Iterable[Tensor]) -> list[np.ndarray]:
+    left, right = inputs
+    if left is right:
+        return [left.codes, left.codes]
+    return list(np.meshgrid(left.codes, right.codes))
+
+
+def _of_pairs(operator: Operator, codes: list[np.ndarray]) -> tuple[int, str | None]:
+    results = [np.asarray(operator.compute([c.astype(np.float32) for c in codes], kernels)) for kernels in KERNELS]
+    return codes[0].size, _of_cases(np.ptp(results, axis=0) > 0)
+
+
+def _of_cases(parted: np.ndarray) -> str | None:
+    count = int(np.count_nonzero(parted))
+    return f"runtimes part on {count:,} of {parted.size:,} cases of its inputs" if count else None
+
+
+def _of_products(operator: Product, codes: list[np.ndarray]) -> tuple[int, str | None]:
+    """Those of the kernels that the twin knows, and every rule."""
+    asked, reason = _of_pairs(operator, codes)
+    return asked, reason or _of_cases(product_disagreements(operator, codes))
+
+
+def product_disagreements(operator: Product, codes: list[np.ndarray]) -> np.ndarray:
+    """bool: where two rules part on the product of integers, one of them perhaps a constant's."""
+    integers = [code - x.zero_point for code, x in zip(codes, operator.inputs, strict=True)]
+    if isinstance(operator, MultiplyConstant):
+        integers.append(np.int64(operator.integer - operator.constant_zero_point))
+    left, right = integers
+    one, other = operator.scales
+    scales = Scales(one, np.asarray(other), operator.output.scale, one_product=True)
+    return disagree(left * right, scales, *clamp_levels(operator.output, operator.activation))
