@@ -13,6 +13,7 @@
 from tflite_export.errors import ExportError
 from tflite_export.export import export_tflite, integer_model
 from tflite_export.portability.plans import Portability
+from tflite_export.portable_files import portable_tflite
 from tflite_export.portable_model import portable_model
 from tflite_export.targets import TARGETS
 from tflite_export.verification.report import Report, TensorComparison, Verification
@@ -27,4 +28,5 @@ __all__ = [
     "export_tflite",
     "integer_model",
     "portable_model",
+    "portable_tflite",
 ]

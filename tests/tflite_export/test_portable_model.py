@@ -8,14 +8,12 @@ from tf_keras import layers
 import satkeras
 import tflite_export
 from satkeras.models.channel_scale import ChannelScale
-from tests.tflite_export.test_random_networks import drawn
 from tflite_export.errors import ExportError
 from tflite_export.lowering.lower import make_plan
 from tflite_export.operators import LinearOperator
 from tflite_export.plan import KERNELS
 from tflite_export.portability.plans import channels_of, prove
 from tflite_export.portability.rounding_rules import levels_under_all_rules
-from tflite_export.portability.tables import with_tables
 from tflite_export.verification.interpreter import RESOLVERS, expose, open_interpreter, run
 from tflite_export.verification.twin import twin_tensors
 
@@ -155,17 +153,3 @@ def test_what_cannot_be_portable_is_refused_with_its_name(tmp_path):
 def test_a_model_that_nobody_quantized_is_refused():
     with pytest.raises(ValueError, match="quantize_model"):
         tflite_export.portable_model(network())
-
-
-@pytest.mark.parametrize("first", range(0, 30, 10))
-def test_random_networks(first):
-    """Of the project's generator: what is not portable is a function that no scale can help."""
-    for seed in range(first, first + 10):
-        what, model, codes = drawn(seed)
-        try:
-            copy = tflite_export.portable_model(model)
-        except ExportError:
-            continue
-        plan = with_tables(make_plan(copy))
-        problems = prove(plan).problems
-        assert all("computed in several ways" in reason for _, reason in problems), (what, problems)

@@ -133,10 +133,11 @@ def evidence(operator: Operator) -> tuple[int, str | None]:
 @evidence.register
 def _(operator: LinearOperator):
     count, bad = bad_reachable_sums(channels_of(operator))
-    return int(count.sum()), _of_channels(bad)
+    return int(count.sum()), reason_of_channels(bad)
 
 
-def _of_channels(bad: np.ndarray) -> str | None:
+def reason_of_channels(bad: np.ndarray) -> str | None:
+    """What the bad sums of an operator's channels, int64 (channels,), say; None if there are none."""
     channels = np.flatnonzero(bad)
     if not len(channels):
         return None

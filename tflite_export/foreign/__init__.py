@@ -1,0 +1,1 @@
+"""Files that another tool wrote, rewritten so that runtimes agree on them."""
