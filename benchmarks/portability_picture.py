@@ -25,7 +25,8 @@ def channel() -> Channels:
     """A channel of an 8-bit stream, both signs."""
     one = np.float32(1)
     weight = np.array([MULTIPLIER], np.float32)
-    return Channels(*(np.array([n]) for n in (DIVISOR, -(10**6), 10**6, BIAS)), one, weight, one, -128, 127)
+    divisor, below, above, bias = (np.array([n]) for n in (DIVISOR, -(10**6), 10**6, BIAS))
+    return Channels(divisor, below, above, bias, one, weight, one, -128, 127)
 
 
 def rows() -> list[tuple[str, Channels]]:

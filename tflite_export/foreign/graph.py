@@ -1,6 +1,7 @@
 """The main graph of a `.tflite` file, as far as a rewrite reads and changes it."""
 
 import copy
+from typing import Any
 
 import numpy as np
 from tensorflow.lite.python import schema_py_generated as schema
@@ -26,7 +27,7 @@ class FileGraph:
         self.highest: dict[int, int] = {}
 
     @property
-    def operators(self) -> list:
+    def operators(self) -> Any:
         """The operators, in the order of computation."""
         return self.graph.operators
 
