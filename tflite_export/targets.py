@@ -11,7 +11,7 @@ from collections.abc import Callable
 from tensorflow.lite.python import schema_py_generated as schema
 
 from satkeras.reports.summary import table
-from tflite_export.devices import edgetpu, micro
+from tflite_export.devices import edgetpu, ethos_u, micro
 from tflite_export.devices.contract import Checked, Delivered, Exact
 from tflite_export.file.metadata import with_label_files
 from tflite_export.lowering.input_grid import for_mean_and_std_of_128
@@ -152,6 +152,32 @@ TARGETS = Targets(
             "a `MicroMutableOpResolver` must register, the size of the arena, and labels. The arena is measured where "
             'the package tflite-micro is installed, and estimated elsewhere. `compress="lut"` stores kernels as '
             "indices into a table for each channel; the arena then holds the largest kernel, too.",
+        ),
+        Target(
+            "ethos-u",
+            "Arm's Ethos-U, after Vela",
+            ("int8", "uint8"),
+            ("int8", "uint8"),
+            limits="operators, by Vela's stated constraints; int8 weights, since packed ones crash Vela",
+            check=ethos_u.check,
+            next_steps=(
+                "python -m venv vela && vela/bin/pip install ethos-u-vela",
+                "vela/bin/vela {file} --accelerator-config ethos-u55-128 --show-cpu-operations",
+            ),
+            remark="Vela compresses weights: the fewer bits they trained with, the fewer bytes it stores, although the "
+            "file holds them as int8. Vela was not asked; it prints the share on the NPU, bytes and cycles.",
+        ),
+        Target(
+            "tosa",
+            "TOSA compilers: Coral NPU, Torq and others",
+            ("int8", "uint8"),
+            ("int8", "uint8"),
+            limits="every integer, by the twin of TOSA's arithmetic (`integer_model(q, kernels='tflm')`)",
+            next_steps=(
+                "python -m venv tosa && tosa/bin/pip install tosa-converter-for-tflite",
+                "tosa/bin/tosa-converter-for-tflite {file} -o {file}.mlir --text",
+            ),
+            remark="TOSA rounds twice, as TFLite Micro does: the report has the share of answers that stay the same.",
         ),
         Target(
             "litert-packed",

@@ -2,7 +2,7 @@
 
     python on_vela.py FILE.tflite INPUTS.npz ANSWERS.json [--accelerator=ethos-u55-128]
 
-ANSWERS.json gets `npu` and `cpu`, the names of the operators that run there after Vela has taken them apart, and the
+ANSWERS.json gets `npu` and `cpu`, the tensors that operators write there after Vela has taken them apart, and the
 columns of its summary as numbers, among them `total_original_weights`, `total_npu_encoded_weights` (bytes) and
 `cycles_total`. INPUTS.npz is not read.
 """
@@ -47,8 +47,9 @@ def main():
     parser.add_argument("--accelerator", default="ethos-u55-128")
     arguments = parser.parse_args()
     printed, row = compile_file(arguments.file, arguments.accelerator)
-    where = {unit.lower(): re.findall(rf"^ +{unit}: (\w+) = ", printed, re.MULTILINE) for unit in ("NPU", "CPU")}
-    answers = {**{name: number(text) for name, text in row.items()}, **where}
+    answers = {name: number(text) for name, text in row.items()}
+    for unit in ("NPU", "CPU"):
+        answers[unit.lower()] = re.findall(rf"^ +{unit}: \w+ = (.+) \(outputs ", printed, re.MULTILINE)
     pathlib.Path(arguments.answers).write_text(json.dumps(answers))
 
 
