@@ -80,7 +80,9 @@ class _Rewrite:
         """Rewrites one operator, or says why not."""
         kind = self.file.builtin(operator)
         try:
-            if kind in sums.KINDS:
+            if self._counts(operator):
+                pass
+            elif kind in sums.KINDS:
                 self._sum(operator)
             elif kind in elements.KINDS:
                 self._elements(operator)
@@ -92,6 +94,15 @@ class _Rewrite:
                 raise ValueError(f"{kind} has no rule here, and runtimes may compute it in several ways")
         except ValueError as problem:
             self.problems.append((self.file.name(int(operator.outputs[0])), str(problem)))
+
+    def _counts(self, operator) -> bool:
+        """Whether it computes whole numbers from whole numbers, such as a shape, which no runtime rounds."""
+        types = schema.TensorType
+        read, written = (
+            {self.file.tensor(index).type for index in indices if index >= 0}
+            for indices in (operator.inputs, operator.outputs)
+        )
+        return written <= {types.INT32, types.INT64, types.BOOL} and types.FLOAT32 not in read
 
     def _sum(self, operator) -> None:
         found = sums.read_sum(self.file, operator)
