@@ -18,6 +18,7 @@ from tflite_export.errors import ExportError
 from tflite_export.file.metadata import METADATA, Labels, metadata_of, read_labels
 from tflite_export.file.reader import check_model
 from tflite_export.file.writer import TYPES, model_of, packed
+from tflite_export.lowering.gpu_safe import with_larger_kernels
 from tflite_export.lowering.lower import make_plan
 from tflite_export.lowering.packing import pack_weights
 from tflite_export.plan import KERNELS, Plan
@@ -46,6 +47,7 @@ def export_tflite(
     output_type: str | None = None,
     weight_storage: str | None = None,
     compress: str | None = None,
+    gpu_safe: bool = False,
     kernels: str = "xnnpack",
     allow_differences: bool = False,
     portable: bool = False,
@@ -76,6 +78,8 @@ def export_tflite(
       weight_storage: "int8", or "packed": dense layers and 1x1 convolutions with stride 1 whose integers fit 4 or 2
         bits are stored in them, as FULLY_CONNECTED; for size, in runtimes from TensorFlow 2.21 on.
       compress: "lut", for target "micro": kernels as indices into a table for each channel. "none" otherwise.
+      gpu_safe: for target "android": 2x2 kernels with zeros in the place of strided 1x1 ones, which LiteRT's GPU
+        delegates compute wrongly; the same integers.
       kernels: whose kernels run the file: "xnnpack", LiteRT's default, or "reference", its reference kernels.
       allow_differences: writes a file that is not exact, too; its report says what differs. For those who study it.
       portable: only a file that gives the same integers on every runtime, proved by enumeration; `portable_model` makes
@@ -106,6 +110,8 @@ def export_tflite(
     if weight_storage == "packed":
         plan = pack_weights(plan)
     plan = row.adapt(plan)
+    if row.chosen("gpu_safe", gpu_safe):
+        plan = with_larger_kernels(plan)
     lines = _labels(row, labels, plan)
     portability = None
     if portable:

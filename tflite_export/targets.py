@@ -11,7 +11,7 @@ from collections.abc import Callable
 from tensorflow.lite.python import schema_py_generated as schema
 
 from satkeras.reports.summary import table
-from tflite_export.devices import edgetpu, ethos_u, micro
+from tflite_export.devices import edgetpu, ethos_u, gpu, micro
 from tflite_export.devices.contract import Checked, Delivered, Exact
 from tflite_export.file.metadata import with_label_files
 from tflite_export.lowering.input_grid import for_mean_and_std_of_128
@@ -40,6 +40,7 @@ class Target:
       input_type: types that its inputs may have, the default first.
       output_type: the same for outputs.
       weight_storage: how weights may be stored, the default first.
+      gpu_safe: whether strided 1x1 convolutions may be avoided, the default first.
       compress: how weights may be compressed, the default first.
       labels_in: where labels go: "metadata" (and then the file has TFLite metadata), "header", or "" if nowhere.
       adapt: a pass over the plan, before there is a file.
@@ -55,6 +56,7 @@ class Target:
     input_type: tuple[str, ...]
     output_type: tuple[str, ...]
     weight_storage: tuple[str, ...] = ("int8",)
+    gpu_safe: tuple[bool, ...] = (False,)
     compress: tuple[str, ...] = ("none",)
     labels_in: str = ""
     adapt: Callable[[Plan], Plan] = _as_it_is
@@ -69,13 +71,13 @@ class Target:
         """Whether the file has TFLite metadata."""
         return self.labels_in == "metadata"
 
-    def chosen(self, argument: str, given: str | None) -> str:
+    def chosen(self, argument: str, given):
         """The value of an argument that the row has choices for: what was given, or else the first of them.
 
         Raises:
           ValueError: the target cannot take it.
         """
-        choices: tuple[str, ...] = getattr(self, argument)
+        choices = getattr(self, argument)
         if given is None:
             return choices[0]
         if given not in choices:
@@ -116,8 +118,10 @@ TARGETS = Targets(
             _ANY,
             _ANY,
             ("int8", "packed"),
+            gpu_safe=(False, True),
             labels_in="metadata",
-            limits="every integer, in LiteRT",
+            limits="every integer, in LiteRT; convolutions that GPU delegates compute wrongly are named",
+            check=gpu.check,
             next_steps=("pip install ai-edge-litert && litert-benchmark --model {file}",),
         ),
         Target(
@@ -185,7 +189,9 @@ TARGETS = Targets(
             _ANY,
             _ANY,
             ("packed",),
+            gpu_safe=(False, True),
             labels_in="metadata",
+            check=gpu.check,
             limits="weights of 4 and 2 bits where stock kernels are exact",
             next_steps=("pip install ai-edge-litert && litert-benchmark --model {file}",),
         ),
