@@ -30,27 +30,12 @@ class Codes(keras.layers.Layer):
     """Unsigned input codes 0 .. 255 as the int8 values -128 .. 127 of the same numbers, in float32."""
 
     def call(self, inputs):
-        return tf.cast(inputs, tf.float32) - 128.0
+        return _centred(inputs)
 
 
 def layer_name(tensor_name: str) -> str:
     """The twin's layer that computes a tensor of the plan."""
     return tensor_name.replace("/", "_")
-
-
-def build_twin(plan: Plan, kernels: str = "xnnpack") -> keras.Model:
-    """A model from unsigned 8-bit input codes to the integers of the plan's outputs.
-
-    Args:
-      plan: what it computes.
-      kernels: the family whose arithmetic it follows, one of `KERNELS`.
-
-    Returns:
-      A tf_keras model. Inputs: uint8, 0 .. 255. Outputs: float32 holding the int8 values of the file's outputs.
-    """
-    inputs, values = _symbolic(plan, kernels)
-    outputs = [values[x] for x in plan.outputs]
-    return keras.Model(inputs, outputs if len(outputs) > 1 else outputs[0], name="integer_model")
 
 
 def twin_tensors(
@@ -63,18 +48,38 @@ def twin_tensors(
       kernels: the family whose arithmetic it follows, one of `KERNELS`.
       images: how many it will see; for many a graph is traced first, which takes seconds and computes faster.
     """
-    inputs, values = _symbolic(plan, kernels)
-    model = keras.Model(inputs, list(values.values()))
-    call = tf.function(model, autograph=False, reduce_retracing=True) if images > TRACED_FROM else model
+    tensors = [*plan.inputs, *(operator.output for operator in plan.operators)]
 
     def compute(codes):
-        results = tf.nest.flatten(call(list(codes), training=False))
-        return {tensor: narrowed(value, np.int32) for tensor, value in zip(values, results, strict=True)}
+        values = {x: _centred(tf.convert_to_tensor(array)) for x, array in zip(plan.inputs, codes, strict=True)}
+        for operator in plan.operators:
+            values[operator.output] = operator.compute([values[x] for x in operator.inputs], kernels)
+        return [values[tensor] for tensor in tensors]
 
-    return compute
+    call = tf.function(compute, autograph=False, reduce_retracing=True) if images > TRACED_FROM else compute
+
+    def integers(codes):
+        results = call(list(codes))
+        return {tensor: narrowed(value, np.int32) for tensor, value in zip(tensors, results, strict=True)}
+
+    return integers
 
 
-def _symbolic(plan: Plan, kernels: str):
+def _centred(codes):
+    """Unsigned 8-bit codes as float32 int8 values."""
+    return tf.cast(codes, tf.float32) - 128.0
+
+
+def build_twin(plan: Plan, kernels: str = "xnnpack") -> keras.Model:
+    """A model from unsigned 8-bit input codes to the integers of the plan's outputs.
+
+    Args:
+      plan: what it computes.
+      kernels: the family whose arithmetic it follows, one of `KERNELS`.
+
+    Returns:
+      A tf_keras model. Inputs: uint8, 0 .. 255. Outputs: float32 holding the int8 values of the file's outputs.
+    """
     inputs = [keras.Input(x.shape, dtype="uint8", name=f"codes_{i}") for i, x in enumerate(plan.inputs)]
     values = {
         x: Codes(name=f"{layer_name(x.name)}_codes", dtype="float32")(codes)
@@ -88,4 +93,5 @@ def _symbolic(plan: Plan, kernels: str):
         names.add(layer.name)
         read = [values[x] for x in operator.inputs]
         values[operator.output] = layer(read if len(read) > 1 else read[0])
-    return inputs, values
+    outputs = [values[x] for x in plan.outputs]
+    return keras.Model(inputs, outputs if len(outputs) > 1 else outputs[0], name="integer_model")

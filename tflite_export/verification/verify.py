@@ -15,7 +15,7 @@ from tflite_export.plan import Operator, Plan, Tensor
 from tflite_export.verification.answers import Answers
 from tflite_export.verification.interpreter import expose, open_interpreter, run
 from tflite_export.verification.report import FamilyResult, TensorComparison, Verification
-from tflite_export.verification.twin import twin_tensors
+from tflite_export.verification.twin import TRACED_FROM, twin_tensors
 
 BATCH = 50
 
@@ -50,7 +50,7 @@ def verify(
     # A float32 layer rounds once, as XNNPACK does.
     once = twins.get("xnnpack") or twin_tensors(plan, "xnnpack", count)
     interpreter = open_interpreter(expose(plan, content), kernels)
-    training = _Training(model, plan)
+    training = _Training(model, plan, count)
     counts = {operator: _Counts(bound=training.bound(operator)) for operator in plan.operators}
     answers = Answers(plan.outputs[0], labels)
     for start in range(0, count, BATCH):
@@ -205,23 +205,27 @@ def _run(interpreter, plan: Plan, codes) -> dict[Tensor, np.ndarray]:
 class _Training:
     """The training model's results, as the integers of the plan's tensors."""
 
-    def __init__(self, model: keras.Model, plan: Plan):
+    def __init__(self, model: keras.Model, plan: Plan, images: int):
         self.plan = plan
         self.nodes = {node.name: node for node in read_graph(model).nodes}
         self.writers = {operator.output: operator for operator in plan.operators}
         self.compared = [tensor for tensor in plan.tensors if tensor.layer is not None]
-        self.model = keras.Model(model.inputs, [self.nodes[tensor.layer].tensor for tensor in self.compared])
-        # As `predict` computes it: TensorFlow rounds otherwise in a graph that it has optimized.
-        self.predict = tf.function(keras.Model(model.inputs, model.outputs[0]), autograph=False, reduce_retracing=True)
+        results = [self.nodes[tensor.layer].tensor for tensor in self.compared]
+        self.model = keras.Model(model.inputs, [*results, model.outputs[0]])
+        # As `predict` computes it: TensorFlow rounds otherwise in a graph that it has optimized. To trace one takes
+        # longer than a few images do.
+        output = keras.Model(model.inputs, model.outputs[0])
+        traced = tf.function(output, autograph=False, reduce_retracing=True)
+        self.predict = traced if images > TRACED_FROM else None
 
     def tensors(self, codes) -> tuple[dict[Tensor, np.ndarray], np.ndarray]:
         """The tensors that come from the images on, and the model's first output."""
         inputs = [_taken(x, values - 128.0) for x, values in zip(self.plan.inputs, codes, strict=True)]
-        tensors = {
-            tensor: _integers(tensor, value)
-            for tensor, value in zip(self.compared, tf.nest.flatten(self.model(inputs, training=False)), strict=True)
-        }
-        return tensors, np.asarray(self.predict(inputs, training=False))
+        *results, output = tf.nest.flatten(self.model(inputs, training=False))
+        tensors = {tensor: _integers(tensor, value) for tensor, value in zip(self.compared, results, strict=True)}
+        if self.predict is not None:
+            output = self.predict(inputs, training=False)
+        return tensors, np.asarray(output)
 
     def bound(self, operator: Operator) -> float:
         """How far beyond half a level an operator's layers may be from it, in levels; any distance in 16 bits."""
