@@ -1,0 +1,1 @@
+"""A file on Coral's Edge TPU, as its users run it."""

@@ -1,0 +1,1 @@
+"""A file on TensorFlow Lite Micro, as its users run it."""
