@@ -29,6 +29,7 @@ from tflite_export.file.reader import read_model
 from tflite_export.file.writer import packed, write_file
 from tflite_export.lowering.lower import make_plan
 from tflite_export.portability.plans import Portability, prove
+from tflite_export.portability.tables import with_tables
 from tflite_export.portable_files import rewritten
 from tflite_export.verification.interpreter import RESOLVERS
 
@@ -78,7 +79,7 @@ def _trained(weight_bits, activation_bits, grid, ends, data: datasets.Images) ->
         activation_bits=activation_bits,
         calibration_data=data.train[0][:CALIBRATION_IMAGES].astype(np.float32),
     )
-    plan = make_plan(tflite_export.portable_model(model))
+    plan = with_tables(make_plan(tflite_export.portable_model(model)))
     return Pair(write_file(make_plan(model)), write_file(plan), prove(plan))
 
 

@@ -44,20 +44,27 @@ def portable_model(model: keras.Model) -> keras.Model:
     even = _to_be_even(read_graph(model), choices)
     if even:
         model = with_channel_scales(model, (), even)
-        choices = _choices(make_plan(model))
+        choices = _choices(make_plan(model), choices)
     changed = {call: _scale(*found) for call, found in choices.items() if found[1].changes}
     copy = with_channel_scales(model, changed)
     set_channel_scales(copy, changed)
     return copy
 
 
-def _choices(plan: Plan) -> _Choices:
-    """For each call of the model that has sums, the operator that computes them and what their numbers should be."""
+def _choices(plan: Plan, known: _Choices | None = None) -> _Choices:
+    """For each call of the model that has sums, the operator that computes them and what their numbers should be.
+
+    Args:
+      plan: of the model.
+      known: what was found before some kernels were made even; it stays for all others.
+    """
     found: _Choices = {}
     for operator in plan.operators:
-        if isinstance(operator, LinearOperator) and operator.origin is not None and operator.origin.call is not None:
-            # Where several operators compute one call, each on a grid of its own, one of them decides.
-            found.setdefault(operator.origin.call, (operator, portable_choice(channels_of(operator))))
+        call = operator.origin.call if isinstance(operator, LinearOperator) and operator.origin is not None else None
+        # Where several operators compute one call, each on a grid of its own, the first one decides.
+        if call is not None and call not in found:
+            is_known = known is not None and not operator.origin.even
+            found[call] = known[call] if is_known else (operator, portable_choice(channels_of(operator)))
     return found
 
 
