@@ -13,9 +13,10 @@ from tflite_export.portable_files import portable_tflite
 from tflite_export.verification.interpreter import open_interpreter, run
 
 
-def _parser() -> argparse_flags.ArgumentParser:
-    parser = argparse_flags.ArgumentParser(prog="python -m tflite_export")
-    commands = parser.add_subparsers(dest="command", required=True)
+def parser() -> argparse_flags.ArgumentParser:
+    """Of all commands."""
+    found = argparse_flags.ArgumentParser(prog="python -m tflite_export")
+    commands = found.add_subparsers(dest="command", required=True)
     portable = commands.add_parser(
         "portable",
         help="rewrite an int8 file so that every runtime gives the same integers",
@@ -30,7 +31,7 @@ def _parser() -> argparse_flags.ArgumentParser:
         help="inputs of the file's type, along the first axis, to say how many answers change",
     )
     portable.set_defaults(run=_portable)
-    return parser
+    return found
 
 
 def _portable(arguments) -> int:
@@ -54,4 +55,4 @@ def main(arguments) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(app.run(main, flags_parser=lambda argv: _parser().parse_args(argv[1:])))
+    sys.exit(app.run(main, flags_parser=lambda argv: parser().parse_args(argv[1:])))

@@ -1,8 +1,5 @@
 """Tests of files of TensorFlow's converter made portable: every operator's integers, on all of LiteRT's kernels."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -10,6 +7,7 @@ import tf_keras
 from tf_keras import layers
 
 from benchmarks.portability import exposed
+from tflite_export.__main__ import main, parser
 from tflite_export.errors import ExportError
 from tflite_export.file.reader import read_model
 from tflite_export.foreign.graph import FileGraph
@@ -110,13 +108,13 @@ def test_what_is_no_file_is_refused(tmp_path):
     assert not (tmp_path / "out.tflite").exists()
 
 
-def test_the_command_line(tmp_path):
+def test_the_command_line(tmp_path, capsys):
     source, path = tmp_path / "in.tflite", tmp_path / "out.tflite"
     source.write_bytes(converted(network()))
     np.save(tmp_path / "images.npy", images(10).astype(np.uint8))
-    command = [sys.executable, "-m", "tflite_export", "portable", source, path, f"--images={tmp_path / 'images.npy'}"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("portability: the same integers on every runtime")
-    assert "of 10 images" in done.stdout
+    arguments = parser().parse_args(["portable", str(source), str(path), f"--images={tmp_path / 'images.npy'}"])
+    assert main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert "portability: the same integers on every runtime" in printed
+    assert "of 10 images" in printed
     assert differing(path.read_bytes()) == 0

@@ -44,9 +44,9 @@ def quantized(**options) -> tf_keras.Model:
 
 WIDTHS = [
     {"weight_bits": 4, "activation_bits": 4},
-    {"weight_bits": 2, "activation_bits": 2, "scheme": "lsq"},
+    pytest.param({"weight_bits": 2, "activation_bits": 2, "scheme": "lsq"}, marks=pytest.mark.slow),
     {"weight_bits": 8, "activation_bits": 8},
-    {"weight_bits": 8, "activation_bits": 8, "scheme": "int8"},
+    pytest.param({"weight_bits": 8, "activation_bits": 8, "scheme": "int8"}, marks=pytest.mark.slow),
     {"weight_bits": "ternary", "activation_bits": 2, "scheme": "qn"},
 ]
 
