@@ -77,6 +77,11 @@ def steps_of(activation) -> tuple[Step, ...] | None:
         return None
 
 
+def supported_functions() -> list[str]:
+    """The names of the functions that have a rule."""
+    return sorted({name_of(function).removesuffix("_v2") for function in _FUNCTIONS})
+
+
 def name_of(activation) -> str:
     """What an activation is called."""
     return getattr(activation, "__name__", None) or getattr(activation, "name", None) or repr(activation)

@@ -132,7 +132,10 @@ def _ancestors(graph: Graph, ends: tuple[Node, ...]) -> Graph:
 
 def _is_size(node: Node) -> bool:
     """Whether an operator computes sizes, such as `tf.shape(x)[0]`, which a reshape may be given."""
-    return hasattr(node.layer, "symbol") and getattr(node.tensor, "dtype", tf.float32).is_integer
+    symbol = getattr(node.layer, "symbol", "")
+    if not symbol or not getattr(node.tensor, "dtype", tf.float32).is_integer:
+        return False
+    return symbol.endswith("shape") or all(_is_size(parent) for parent in node.inputs)
 
 
 class _Walk:

@@ -3,7 +3,8 @@
 from satkeras._compat import keras
 from satkeras.models.layers import row_of
 
-_BY_NAME = {
+# Parts of class names, and what to do instead.
+WAYS_OUT = {
     ("LSTM", "GRU", "RNN", "Bidirectional", "StackedRNNCells", "SimpleRNN", "ConvLSTM"): "a recurrent layer rounds its "
     "state otherwise in every runtime; use Conv1D layers with padding='causal', or run it behind the file",
     ("Attention", "AdditiveAttention", "MultiHead", "GroupedQuery"): "attention multiplies tensors that no int8 kernel "
@@ -17,6 +18,10 @@ _BY_NAME = {
     ("TimeDistributed",): "use the layer inside on the whole tensor: Dense and the 1-D layers take sequences",
     ("Dot", "Einsum"): "no int8 kernel multiplies two tensors' matrices exactly; run it behind the file",
 }
+# The same by TensorFlow operator.
+OPERATORS_OUT = {
+    "math.argmax": "compare the file's outputs behind it, which loses nothing: values.argmax(-1)",
+}
 _OWN = (
     "{} is no class of Keras', so that nothing is known of what it computes; use layers of Keras', or run it behind "
     "the file"
@@ -28,7 +33,7 @@ def unknown_class(layer: keras.layers.Layer) -> str:
     if row_of(layer) is not None:
         return ""
     name = type(layer).__name__
-    for parts, advice in _BY_NAME.items():
+    for parts, advice in WAYS_OUT.items():
         if any(part in name for part in parts):
             return advice
     if isinstance(layer, keras.Model):

@@ -15,11 +15,13 @@ from benchmarks import (
     kernels,
     latency,
     results,
+    supported,
     temperature,
     training_step,
 )
 
 README = pathlib.Path("README.md")
+DOCS = pathlib.Path("docs")
 
 
 @pytest.mark.parametrize("benchmark", [cifar100, exactness, families, fine_tuning, kernels, temperature])
@@ -33,9 +35,23 @@ def test_a_page_is_made_of_its_result(benchmark):
     assert benchmark.RESULTS.with_suffix(".md").read_text() == benchmark.table(found)
 
 
-def test_what_the_readme_measured_is_in_a_page():
-    figures = re.findall(r"\b\d+\.\d\d %|\b0 of [\d,]+\b", README.read_text())
+def test_the_page_of_what_is_taken_is_made_of_the_tables():
+    assert supported.PATH.read_text() == supported.page()
+
+
+@pytest.mark.parametrize("page", [README, *sorted(DOCS.glob("*.md"))], ids=lambda page: page.stem)
+def test_links_lead_somewhere(page):
+    links = re.findall(r"\]\((?!https?://)([^)#]+)", page.read_text())
+    assert not [link for link in links if not (page.parent / link).exists()]
+
+
+def test_what_was_measured_is_in_a_page_of_results():
+    figures = [
+        figure
+        for page in (README, *DOCS.glob("*.md"))
+        for figure in re.findall(r"\b\d+\.\d\d %|\b0 of [\d,]+\b", page.read_text())
+    ]
     assert len(figures) > 50
     pages = "".join(page.read_text() for page in results.FOLDER.glob("*.md"))
     missing = [figure for figure in figures if figure.replace(" %", "%") not in pages]
-    assert not missing, f"{README} has figures that no page of {results.FOLDER} has"
+    assert not missing, f"{README} or {DOCS} has figures that no page of {results.FOLDER} has"

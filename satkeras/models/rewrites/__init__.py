@@ -11,6 +11,7 @@ from satkeras.models.graph import Node
 from satkeras.models.lambdas import source_line
 from satkeras.models.rewrites import elementwise, inputs, linear, movement, one_dimension
 from satkeras.models.rewrites.call import Call, Refused
+from satkeras.models.unsupported import OPERATORS_OUT
 
 __all__ = ["OPERATORS", "REWRITES", "Call", "Refused", "rewrite_of"]
 
@@ -34,7 +35,10 @@ def rewrite_of(node: Node) -> Callable | None:
 
 
 def _unknown_operator(call: Call, *args, **kwargs):
-    raise Refused(f"no rule for the operator tf.{call.layer.symbol}; use a layer, or run it behind the file")
+    symbol = call.layer.symbol
+    raise Refused(
+        f"no rule for the operator tf.{symbol}; {OPERATORS_OUT.get(symbol, 'use a layer, or run it behind the file')}"
+    )
 
 
 def _unknown_lambda(call: Call, *args, **kwargs):

@@ -82,6 +82,12 @@ def _square(call: Call, x, name=None):
     return merge(call, _layers.Multiply, [x, x])
 
 
+def _power(call: Call, x, y, name=None):
+    if is_symbolic(y) or np.size(y) != 1 or float(np.ravel(y)[0]) != 2:
+        raise Refused("needs a square, x ** 2: other powers have no operator")
+    return _square(call, x)
+
+
 def _bias_add(call: Call, value, bias, data_format=None, name=None):
     if data_format not in (None, "NHWC", "N...C"):
         raise Refused(f"needs data_format='NHWC', has {data_format!r}")
@@ -116,8 +122,8 @@ def _unit(call: Call, x, axis=None, epsilon=1e-12, name=None, dim=None):
 
 
 def _named(function: str):
-    def row(call: Call, x, name=None):
-        return activation(call, _layers.Activation, x, activation=function)
+    def row(call: Call, features, name=None):
+        return activation(call, _layers.Activation, features, activation=function)
 
     return row
 
@@ -160,6 +166,7 @@ OPERATORS = {
     "math.negative": _negative,
     "math.add_n": _add_n,
     "math.square": _square,
+    **dict.fromkeys(("math.pow", "pow"), _power),
     "nn.bias_add": _bias_add,
     "nn.relu": _relu,
     "nn.relu6": _relu6,
@@ -171,6 +178,10 @@ OPERATORS = {
     "math.l2_normalize": _unit,
     "math.sigmoid": _named("sigmoid"),
     "math.tanh": _named("tanh"),
+    "math.exp": _named("exponential"),
+    **dict.fromkeys(("math.softplus", "nn.softplus"), _named("softplus")),
+    "nn.selu": _named("selu"),
+    "nn.softsign": _named("softsign"),
     "clip_by_value": _clip,
     "cast": _cast,
     **dict.fromkeys(("identity", "stop_gradient"), _identity),

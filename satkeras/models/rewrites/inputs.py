@@ -8,6 +8,7 @@ from satkeras.models.rewrites.affine import affine
 from satkeras.models.rewrites.call import Call, Refused
 
 _layers = keras.layers
+RESIZED = (_layers.Resizing, _layers.CenterCrop)
 
 
 def _rescaling(call: Call, x):
@@ -43,7 +44,6 @@ def _resized(call: Call, x, *args, **kwargs):
 REWRITES = {
     _layers.Rescaling: _rescaling,
     _layers.Normalization: _normalization,
-    _layers.Resizing: _resized,
-    _layers.CenterCrop: _resized,
+    **dict.fromkeys(RESIZED, _resized),
     **dict.fromkeys(set(ONLY_IN_TRAINING) - {_layers.SpatialDropout1D}, _training_only),
 }

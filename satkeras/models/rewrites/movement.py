@@ -120,6 +120,14 @@ def _as_slice(item):
     return slice(None) if item == slice(None, None, 1) else item
 
 
+def _slice(call: Call, input_, begin, size, name=None):
+    begin, size = np.ravel(begin).tolist(), np.ravel(size).tolist()
+    if begin[0] or size[0] not in (-1, None):
+        raise Refused("cannot select images of a batch; its first size must be -1")
+    ends = (None if count == -1 else first + count for first, count in zip(begin, size, strict=True))
+    return sliced(call, input_, [slice(first or None, end) for first, end in zip(begin, ends, strict=True)])
+
+
 def _without_ellipsis(items: list, rank: int) -> list:
     taken = sum(item is not None and item is not ... for item in items)
     at = next((i for i, item in enumerate(items) if item is ...), len(items))
@@ -250,6 +258,7 @@ OPERATORS = {
     **dict.fromkeys(("squeeze", "compat.v1.squeeze"), _squeeze),
     **dict.fromkeys(("transpose", "compat.v1.transpose"), _transpose),
     "reverse": _reverse,
+    "slice": _slice,
     "__operators__.getitem": _getitem,
     "keras.backend.batch_flatten": _batch_flatten,
     "pad": _pad,
