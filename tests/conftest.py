@@ -38,7 +38,7 @@ def need():
 
     def need(name):
         environment = ALL[name].environment
-        if not environments.is_made(environment) and environment in judges.may_be_absent():
+        if environment and not environments.is_made(environment) and environment in judges.may_be_absent():
             pytest.skip(f"the environment {environment} is absent, which JUDGES_ABSENT allows")
         environments.require(name)
 
