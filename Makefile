@@ -4,11 +4,13 @@
 
 PYTHON = python3.11
 VENV = .venv
+# mobilenet_v2 and resnet20 are small; any name of keras.applications does, such as MobileNetV3Small.
+NETWORK = mobilenet_v2
 DEMO_FLAGS =
 PYTEST_FLAGS = -q -n 2
 
 demo: $(VENV)/.stamp
-	TF_CPP_MIN_LOG_LEVEL=3 $(VENV)/bin/python -m examples.train --dataset=mnist $(DEMO_FLAGS)
+	TF_CPP_MIN_LOG_LEVEL=3 $(VENV)/bin/python -m examples.train --dataset=mnist --network=$(NETWORK) $(DEMO_FLAGS)
 
 test: $(VENV)/.stamp
 	$(VENV)/bin/python -m pytest $(PYTEST_FLAGS) -m "not slow and not judges"

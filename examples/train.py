@@ -2,6 +2,7 @@
 
     python -m examples.train                                            # 5,000 MNIST images, about 3 minutes
     python -m examples.train --dataset=cifar100 --data_dir=DIR          # through tensorflow-datasets
+    python -m examples.train --network=MobileNetV3Small                 # any network of keras.applications
 
 The two stages of SAT: a float network is trained; a clamped full-precision one starts from it; from that one start the
 networks of each bit width. Every quantized network is exported and verified on the test images.
@@ -25,7 +26,12 @@ from tflite_export.verification.interpreter import open_interpreter, run
 FLAGS = flags.FLAGS
 flags.DEFINE_enum("dataset", "mnist", ["mnist", "digits", "cifar10", "cifar100"], "What to train on.")
 flags.DEFINE_string("data_dir", None, "Where tensorflow-datasets keeps its data (CIFAR only).")
-flags.DEFINE_enum("network", "mobilenet_v2", ["mobilenet_v2", "resnet20"], "What to train.")
+flags.DEFINE_enum(
+    "network",
+    "mobilenet_v2",
+    ["mobilenet_v2", "resnet20", *architectures.APPLICATIONS],
+    "What to train: a small network, or one of keras.applications from scratch.",
+)
 flags.DEFINE_enum("scheme", "sat", sorted(satkeras.SCHEMES), "How to quantize.")
 flags.DEFINE_multi_integer("bits", [8, 4], "Widths to train, weights and activations alike.", 2, 8)
 flags.DEFINE_integer("epochs", None, "Epochs of each training; by default what suits the data set.", lower_bound=1)
@@ -115,6 +121,8 @@ class AlphaHistory(keras.callbacks.Callback):
 def build_network(data: datasets.Images) -> keras.Model:
     """The float network for a data set; batch norm statistics follow fast, as short runs need."""
     shape = data.train[0].shape[1:]
+    if FLAGS.network in architectures.APPLICATIONS:
+        return architectures.application(FLAGS.network, shape, data.classes)
     if FLAGS.network == "resnet20":
         return architectures.resnet20(shape, data.classes, batch_norm_momentum=0.9)
     if data.mirrored:
