@@ -123,6 +123,8 @@ TARGETS = Targets(
             limits="every integer, in LiteRT; convolutions that GPU delegates compute wrongly are named",
             check=gpu.check,
             next_steps=("pip install ai-edge-litert && litert-benchmark --model {file}",),
+            remark="With labels, MediaPipe's ImageClassifier names the classes; it takes RGB images alone. The "
+            "normalization in the metadata gives every pixel, 0 to 255, its own code.",
         ),
         Target(
             "coral",

@@ -13,7 +13,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from tensorflow.lite.python import schema_py_generated as schema
 
@@ -114,7 +114,10 @@ def deliver(exact: Exact) -> Delivered:
     """The file, its kernels compressed if so wished, and `.cc` and `.h` beside it."""
     content = with_tables(exact.model) if exact.compress == "lut" else exact.content
     model, name = read_model(content), exact.path.stem
-    labels = next(iter(exact.labels.values()), ())
+    labels = {
+        "kLabels" if len(exact.plan.outputs) == 1 else f"kLabels_{identifier(one)}": lines
+        for one, lines in exact.labels.items()
+    }
     arena, how = _arena(model, content)
     files = {
         exact.path.with_suffix(".cc"): source(content, name),
@@ -154,14 +157,16 @@ def source(content: bytes, name: str) -> bytes:
     return "".join(f"{line}\n" for line in lines).encode()
 
 
-def header(model: schema.ModelT, content: bytes, name: str, labels: Sequence[str], arena: int, how: str) -> bytes:
+def header(
+    model: schema.ModelT, content: bytes, name: str, labels: Mapping[str, Sequence[str]], arena: int, how: str
+) -> bytes:
     """`model.h`: what a program needs to run it.
 
     Args:
       model: what was read from the bytes.
       content: the bytes.
       name: of the files.
-      labels: of the output, if there are some.
+      labels: of outputs, by the names that they have in C++.
       arena: bytes.
       how: that number was found.
     """
@@ -184,7 +189,7 @@ def header(model: schema.ModelT, content: bytes, name: str, labels: Sequence[str
         f"// {how[0].upper()}{how[1:]}.",
         f"constexpr size_t kArenaBytes = {arena};",
         "",
-        *([] if not labels else _label_lines(labels)),
+        *(line for one, lines in labels.items() for line in _label_lines(one, lines)),
         f"using OpResolver = tflite::MicroMutableOpResolver<{len(calls)}>;",
         "",
         "inline TfLiteStatus RegisterOps(OpResolver& resolver) {",
@@ -199,9 +204,9 @@ def header(model: schema.ModelT, content: bytes, name: str, labels: Sequence[str
     return "".join(f"{line}\n" for line in lines).encode()
 
 
-def _label_lines(labels: Sequence[str]) -> list[str]:
+def _label_lines(name: str, labels: Sequence[str]) -> list[str]:
     quoted = (label.replace("\\", "\\\\").replace('"', '\\"') for label in labels)
-    return ["constexpr const char* kLabels[] = {", *(f'    "{label}",' for label in quoted), "};", ""]
+    return [f"constexpr const char* {name}[] = {{", *(f'    "{label}",' for label in quoted), "};", ""]
 
 
 def identifier(name: str) -> str:

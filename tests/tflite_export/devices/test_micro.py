@@ -47,6 +47,17 @@ def test_the_header_registers_each_operator_once(written):
     assert '"class \\"9\\"",' in text
 
 
+def test_several_outputs_have_their_labels_each(trained, tmp_path):
+    image = layers.Input((6, 6, 3))
+    x = layers.Flatten()(layers.Conv2D(2, 3)(image))
+    model = trained(tf_keras.Model(image, [layers.Dense(2, name="kind")(x), layers.Dense(3, name="colour")(x)]))
+    labels = {"kind": ["cat", "dog"], "colour": ["red", "green", "blue"]}
+    tflite_export.export_tflite(model, tmp_path / "net.tflite", target="micro", labels=labels, verify_data=False)
+    text = (tmp_path / "net.h").read_text()
+    assert 'kLabels_kind[] = {\n    "cat",\n    "dog",\n};' in text
+    assert 'kLabels_colour[] = {\n    "red",' in text
+
+
 def test_source_and_header_compile(written, tmp_path):
     """With a stand-in for the library's header, which is not at hand: names and syntax are C++."""
     path, _ = written
