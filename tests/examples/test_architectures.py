@@ -256,8 +256,3 @@ def test_an_application_takes_small_grey_images():
     images = np.random.default_rng(0).integers(0, 256, (2, 28, 28, 1)).astype(np.float32)
     expected = images.repeat(3, 1).repeat(3, 2).repeat(3, 3)
     np.testing.assert_array_equal(inner(images), expected)
-
-
-def test_an_application_says_what_else_is_wrong():
-    with pytest.raises(ValueError, match="divisible by 32"):
-        architectures.application("NASNetMobile", (28, 28, 1), 0)
