@@ -4,7 +4,7 @@ import numpy as np
 
 from satkeras._compat import keras
 from satkeras.models.channel_scales import set_channel_scales, with_channel_scales, without_channel_scales
-from satkeras.models.checks import require_quantized
+from satkeras.models.checks import opened, require_quantized
 from satkeras.models.graph import Graph, read_graph
 from satkeras.models.insertion import has_quantizer, quantizes_tensor
 from satkeras.models.layers import Kind, kind_of
@@ -38,6 +38,7 @@ def portable_model(model: keras.Model) -> keras.Model:
       ExportError: a layer cannot be lowered exactly.
       TypeError, ValueError: not a quantized tf_keras model.
     """
+    model = opened(model)
     require_quantized(model, "portable_model")
     model = without_channel_scales(model)
     choices = _choices(make_plan(model))

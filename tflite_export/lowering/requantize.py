@@ -21,7 +21,7 @@ SMALLEST_SCALE = np.float32(2.0**-60)
 
 
 def multiply_operator(pending: Pending, output: Tensor, activation: Activation) -> MultiplyConstant:
-    """The requantization of a stored tensor: MUL by 127 steps of a constant.
+    """The requantization of a stored tensor: MUL by 127 steps of a constant, or by 255 where that agrees better.
 
     A tensor has 256 codes at most, so many multipliers give the same integers. The one chosen stays clear of those that
     would not: no code's product then lies midway between two levels, where XNNPACK rounds to even on x86 and up on Arm,
@@ -35,18 +35,21 @@ def multiply_operator(pending: Pending, output: Tensor, activation: Activation) 
     high = min(high, LARGEST_MULTIPLIER)
     middle = np.clip(x.step / output.step, low + (high - low) / 4, high - (high - low) / 4)
     # A smaller one is not for XNNPACK, and this one makes zeros of all codes, too.
-    smallest = 127 * SMALLEST_PRODUCT_RATIO * (1 + 1e-6)
-    candidates = [middle, *(low + (high - low) * share for share in np.linspace(0.1, 0.9, 9))]
-    operators = [_multiply_by(max(candidate, smallest), pending, output, activation) for candidate in candidates]
-    agreeing = [operator for operator in operators if _families_agree(operator)]
-    portable = (operator for operator in agreeing if not product_disagreements(operator, [x.codes]).any())
-    return next(portable, next(iter(agreeing), operators[0]))
+    smallest = SMALLEST_PRODUCT_RATIO * (1 + 1e-6)
+    ratios = [middle, *(low + (high - low) * share for share in np.linspace(0.05, 0.95, 19))]
+    operators = [_multiply_by(max(ratio, 127 * smallest), 0, pending, output, activation) for ratio in ratios]
+    # With 255 steps rounding twice errs by half as much.
+    finer = [_multiply_by(ratio, -128, pending, output, activation) for ratio in ratios if ratio > 255 * smallest]
+    for operator in (*operators, *finer):
+        if not product_disagreements(operator, [x.codes]).any() and _families_agree(operator):
+            return operator
+    return next((operator for operator in operators if _families_agree(operator)), operators[0])
 
 
-def _multiply_by(ratio: float, pending: Pending, output: Tensor, activation: Activation) -> MultiplyConstant:
+def _multiply_by(ratio: float, zero_point: int, pending, output: Tensor, activation: Activation) -> MultiplyConstant:
     (x,) = pending.inputs
-    scale = np.float32(ratio * float(output.scale) / float(x.scale) / 127)
-    return MultiplyConstant(pending.inputs, output, 127, scale, 0, activation, layers=pending.layers)
+    scale = np.float32(ratio * float(output.scale) / float(x.scale) / (127 - zero_point))
+    return MultiplyConstant(pending.inputs, output, 127, scale, zero_point, activation, layers=pending.layers)
 
 
 def _families_agree(operator: MultiplyConstant) -> bool:

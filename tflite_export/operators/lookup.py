@@ -19,7 +19,6 @@ class Lookup(Operator):
     """
 
     builtin = "GATHER"
-    same_everywhere = True
     runs_in_xnnpack = False
     file_operators = 3
     table: np.ndarray

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from tflite_export.operators import LinearOperator, Multiply, MultiplyConstant, ResizeBilinear
+from tflite_export.operators import LinearOperator, Lookup, Multiply, MultiplyConstant, ResizeBilinear
 from tflite_export.operators.elementwise import Product, Sum
 from tflite_export.plan import KERNELS, Activation, Operator, Plan, Tensor
 from tflite_export.portability.channels import Channels, reach_of
@@ -145,6 +145,13 @@ def reason_of_channels(bad: np.ndarray) -> str | None:
         f"runtimes part on {int(bad.sum()):,} sums that {len(channels)} of its {len(bad)} channels can reach (channels "
         f"{', '.join(map(str, channels[:8]))}{', ...' if len(channels) > 8 else ''})"
     )
+
+
+@evidence.register
+def _(operator: Lookup):
+    if operator.inputs[0].zero_point == 0:
+        return 0, None
+    return 0, "TOSA's converter takes the zero point from the integers that a table is asked for: give its input none"
 
 
 @evidence.register

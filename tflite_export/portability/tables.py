@@ -25,6 +25,8 @@ def _as_table(operator: Operator) -> Operator:
     if not isinstance(operator, _FUNCTIONS) or evidence(operator)[1] is None:
         return operator
     (x,) = operator.inputs
+    if x.zero_point:  # a table is not portable either
+        return operator
     occurring = np.clip(_CODES, x.lowest, x.highest).astype(np.float32)
     table = narrowed(np.asarray(operator.compute([occurring], "xnnpack")), np.int8)
     return Lookup(operator.inputs, operator.output, table, layers=operator.layers, sources=operator.sources)
