@@ -7,6 +7,7 @@ import pytest
 
 from benchmarks import (
     cifar100,
+    devices,
     edgetpu,
     exactness,
     export_time,
@@ -29,7 +30,7 @@ def test_a_page_is_made_of_all_its_results(benchmark):
     assert benchmark.RESULTS.with_suffix(".md").read_text() == benchmark.table()
 
 
-@pytest.mark.parametrize("benchmark", [edgetpu, export_time, latency, training_step])
+@pytest.mark.parametrize("benchmark", [devices, edgetpu, export_time, latency, training_step])
 def test_a_page_is_made_of_its_result(benchmark):
     found = results.read(benchmark.RESULTS.with_suffix(".json"))
     assert benchmark.RESULTS.with_suffix(".md").read_text() == benchmark.table(found)
