@@ -39,6 +39,7 @@ setuptools.setup(
         "tensorflow-model-optimization>=0.8,<0.9",
         "tf_keras>=2.18,<2.22",
     ],
+    entry_points={"console_scripts": ["satkeras = tflite_export.__main__:run"]},
     extras_require={"demo": DEMO, "datasets": DATASETS, "dev": DEV},
     classifiers=[
         "Development Status :: 3 - Alpha",

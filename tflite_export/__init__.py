@@ -10,13 +10,17 @@
 `integer_model` computes the plan itself.
 """
 
-from tflite_export.errors import ExportError
-from tflite_export.export import export_tflite, integer_model
-from tflite_export.portability.plans import Portability
-from tflite_export.portable_files import portable_tflite
-from tflite_export.portable_model import portable_model
-from tflite_export.targets import TARGETS
-from tflite_export.verification.report import Report, TensorComparison, Verification
+import importlib
+import typing
+
+if typing.TYPE_CHECKING:
+    from tflite_export.errors import ExportError
+    from tflite_export.export import export_tflite, integer_model
+    from tflite_export.portability.plans import Portability
+    from tflite_export.portable_files import portable_tflite
+    from tflite_export.portable_model import portable_model
+    from tflite_export.targets import TARGETS
+    from tflite_export.verification.report import Report, TensorComparison, Verification
 
 __all__ = [
     "TARGETS",
@@ -30,3 +34,22 @@ __all__ = [
     "portable_model",
     "portable_tflite",
 ]
+_MODULES = {
+    "TARGETS": "targets",
+    "ExportError": "errors",
+    "Portability": "portability.plans",
+    "Report": "verification.report",
+    "TensorComparison": "verification.report",
+    "Verification": "verification.report",
+    "export_tflite": "export",
+    "integer_model": "export",
+    "portable_model": "portable_model",
+    "portable_tflite": "portable_files",
+}
+
+
+def __getattr__(name: str):
+    """Imports what is asked for: TensorFlow takes seconds, and the command line's help needs none of it."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)

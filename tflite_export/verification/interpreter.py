@@ -15,14 +15,23 @@ RESOLVERS = {
 }
 
 
-def open_interpreter(content: bytes, kernels: str = "xnnpack") -> Interpreter:
+def open_interpreter(
+    content: bytes, kernels: str = "xnnpack", *, threads: int | None = None, keeps_all: bool = False
+) -> Interpreter:
     """An allocated LiteRT interpreter.
 
     Args:
       content: the bytes of a `.tflite` file.
       kernels: "xnnpack" (LiteRT's default), "builtin" (without delegates) or "reference".
+      threads: how many; LiteRT's default by default.
+      keeps_all: whether every tensor can be read after a run, which no delegate's inside can.
     """
-    interpreter = Interpreter(model_content=content, experimental_op_resolver_type=RESOLVERS[kernels])
+    interpreter = Interpreter(
+        model_content=content,
+        experimental_op_resolver_type=RESOLVERS[kernels],
+        num_threads=threads,
+        experimental_preserve_all_tensors=keeps_all,
+    )
     interpreter.allocate_tensors()
     return interpreter
 
