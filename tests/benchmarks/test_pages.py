@@ -15,6 +15,7 @@ from benchmarks import (
     fine_tuning,
     kernels,
     latency,
+    portability,
     results,
     supported,
     temperature,
@@ -25,7 +26,7 @@ README = pathlib.Path("README.md")
 DOCS = pathlib.Path("docs")
 
 
-@pytest.mark.parametrize("benchmark", [cifar100, exactness, families, fine_tuning, kernels, temperature])
+@pytest.mark.parametrize("benchmark", [cifar100, exactness, families, fine_tuning, kernels, portability, temperature])
 def test_a_page_is_made_of_all_its_results(benchmark):
     assert benchmark.RESULTS.with_suffix(".md").read_text() == benchmark.table()
 
