@@ -2,6 +2,7 @@
 
 import collections
 import os
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
@@ -154,7 +155,7 @@ def export_tflite(
         verification=verification,
         target=row.name,
         target_notes=(*checked.notes, *delivered.notes),
-        next_steps=tuple(step.format(file=path) for step in row.next_steps),
+        next_steps=tuple(step.format(file=shlex.quote(str(path))) for step in row.next_steps),
         portability=portability,
     )
 

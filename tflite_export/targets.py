@@ -178,12 +178,13 @@ TARGETS = Targets(
             "TOSA compilers: Coral NPU, Torq and others",
             ("int8", "uint8"),
             ("int8", "uint8"),
-            limits="every integer, by the twin of TOSA's arithmetic (`integer_model(q, kernels='tflm')`)",
+            limits="every integer, in LiteRT; no converter is asked",
             next_steps=(
                 "python -m venv tosa && tosa/bin/pip install tosa-converter-for-tflite",
                 "tosa/bin/tosa-converter-for-tflite {file} -o {file}.mlir --text",
             ),
-            remark="TOSA rounds twice, as TFLite Micro does: the report has the share of answers that stay the same.",
+            remark="TOSA rounds twice, as TFLite Micro does. With `verify_data` the report has the share of answers that "
+            "stay the same there (`integer_model(q, kernels='tflm')`).",
         ),
         Target(
             "litert-packed",
