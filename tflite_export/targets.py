@@ -183,8 +183,8 @@ TARGETS = Targets(
                 "python -m venv tosa && tosa/bin/pip install tosa-converter-for-tflite",
                 "tosa/bin/tosa-converter-for-tflite {file} -o {file}.mlir --text",
             ),
-            remark="TOSA rounds twice, as TFLite Micro does. With `verify_data` the report has the share of answers that "
-            "stay the same there (`integer_model(q, kernels='tflm')`).",
+            remark="TOSA rounds twice, as TFLite Micro does. With `verify_data` the report has the share of answers "
+            "that stay the same there (`integer_model(q, kernels='tflm')`).",
         ),
         Target(
             "litert-packed",
