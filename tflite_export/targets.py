@@ -16,6 +16,7 @@ from tflite_export.devices.contract import Checked, Delivered, Exact
 from tflite_export.file.metadata import with_label_files
 from tflite_export.lowering.input_grid import for_mean_and_std_of_128
 from tflite_export.plan import Plan
+from tflite_export.portability.tables import with_centred_tables
 
 
 def _unchecked(model: schema.ModelT) -> Checked:
@@ -178,6 +179,7 @@ TARGETS = Targets(
             "TOSA compilers: Coral NPU, Torq and others",
             ("int8", "uint8"),
             ("int8", "uint8"),
+            adapt=with_centred_tables,
             limits="every integer, in LiteRT; no converter is asked",
             next_steps=(
                 "python -m venv tosa && tosa/bin/pip install tosa-converter-for-tflite",

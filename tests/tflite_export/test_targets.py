@@ -22,7 +22,7 @@ def test_printed_it_is_a_table_with_a_line_for_each():
     assert [line.split()[0] for line in lines] == list(tflite_export.TARGETS)
 
 
-@pytest.mark.parametrize("row", tflite_export.TARGETS.values(), ids=str)
+@pytest.mark.parametrize("row", tflite_export.TARGETS.values(), ids=lambda row: row.name)
 def test_a_row_decides_the_types(row, residual, tmp_path):
     path = tmp_path / "net.tflite"
     report = tflite_export.export_tflite(residual, path, target=row.name, verify_data=False)

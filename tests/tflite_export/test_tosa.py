@@ -15,7 +15,7 @@ def test_the_reference_model_computes_the_twins_integers(bits, need, trained, tm
     need("tosa")
     image = layers.Input((12, 12, 3), name="image")
     x = layers.Conv2D(8, 3, strides=2, padding="same", activation="relu")(image)
-    y = layers.DepthwiseConv2D(3, padding="same")(x)
+    y = layers.DepthwiseConv2D(3, padding="same", activation="gelu")(x)
     x = layers.GlobalAveragePooling2D()(layers.Conv2D(8, 1, activation="relu")(layers.Add()([x, y])))
     model = trained(tf_keras.Model(image, layers.Dense(10)(x)), weight_bits=bits, activation_bits=bits)
     path = tmp_path / "net.tflite"

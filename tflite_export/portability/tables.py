@@ -21,12 +21,21 @@ def with_tables(plan: Plan) -> Plan:
     TOSA's converter takes the zero point from the integers that a table is asked for: where there is one, an ADD that
     rounds nothing brings the same integers to the zero point 0 first.
     """
-    operators = itertools.chain.from_iterable(_as_table(operator) for operator in plan.operators)
+    return _with_tables_for(plan, _FUNCTIONS)
+
+
+def with_centred_tables(plan: Plan) -> Plan:
+    """The same of the tables alone that the plan has already."""
+    return _with_tables_for(plan, (Lookup,))
+
+
+def _with_tables_for(plan: Plan, kinds: tuple[type[Operator], ...]) -> Plan:
+    operators = itertools.chain.from_iterable(_as_table(operator, kinds) for operator in plan.operators)
     return dataclasses.replace(plan, operators=tuple(operators))
 
 
-def _as_table(operator: Operator) -> tuple[Operator, ...]:
-    if not isinstance(operator, _FUNCTIONS) or evidence(operator)[1] is None:
+def _as_table(operator: Operator, kinds: tuple[type[Operator], ...]) -> tuple[Operator, ...]:
+    if not isinstance(operator, kinds) or evidence(operator)[1] is None:
         return (operator,)
     (x,) = operator.inputs
     occurring = np.clip(_CODES, x.lowest, x.highest).astype(np.float32)

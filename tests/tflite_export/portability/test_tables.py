@@ -7,7 +7,7 @@ from tflite_export.file.writer import write_file
 from tflite_export.operators import Logistic, Lookup, MultiplyConstant
 from tflite_export.plan import KERNELS, Plan, Tensor
 from tflite_export.portability.plans import prove
-from tflite_export.portability.tables import with_tables
+from tflite_export.portability.tables import with_centred_tables, with_tables
 from tflite_export.verification.interpreter import RESOLVERS, open_interpreter, run
 
 CODES = np.arange(-128, 128)
@@ -47,3 +47,13 @@ def test_a_table_is_the_function_that_xnnpack_computes(kind, zero_point):
     for kernels in RESOLVERS:
         (found,) = run(open_interpreter(content, kernels), CODES.astype(np.int8)[None])
         np.testing.assert_array_equal(found[0], expected)
+
+
+@pytest.mark.parametrize("kind", ["logistic", "mul", "table"])
+def test_tables_alone_are_centred(kind):
+    plan = plan_of(kind, 5)
+    centred = with_centred_tables(plan)
+    if kind == "table":
+        assert prove(centred).whole
+    else:
+        assert centred.operators == plan.operators
