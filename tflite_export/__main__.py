@@ -4,6 +4,7 @@ The status is 0, 1 where a check says no, 2 for a wrong use.
 """
 
 import argparse
+import os
 import sys
 
 from absl import app
@@ -80,6 +81,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments) -> int:
     """Runs a command; returns the exit status."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # a terminal is for results
     from tflite_export import commands  # TensorFlow, which help needs not
 
     try:
