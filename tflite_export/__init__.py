@@ -18,7 +18,7 @@ if typing.TYPE_CHECKING:
     from tflite_export.export import export_tflite, integer_model
     from tflite_export.portability.plans import Portability
     from tflite_export.portable_files import portable_tflite
-    from tflite_export.portable_model import portable_model
+    from tflite_export.portable_models import portable_model
     from tflite_export.targets import TARGETS
     from tflite_export.verification.report import Report, TensorComparison, Verification
 
@@ -43,7 +43,7 @@ _MODULES = {
     "Verification": "verification.report",
     "export_tflite": "export",
     "integer_model": "export",
-    "portable_model": "portable_model",
+    "portable_model": "portable_models",
     "portable_tflite": "portable_files",
 }
 

@@ -17,7 +17,7 @@ from tflite_export.file.graph import stored_operators
 from tflite_export.file.reader import read_model
 from tflite_export.lowering.lower import make_plan
 from tflite_export.portable_files import portable_tflite
-from tflite_export.portable_model import portable_model
+from tflite_export.portable_models import portable_model
 from tflite_export.targets import TARGETS
 from tflite_export.verification.interpreter import open_interpreter, run
 from tflite_export.verification.verify import breaches

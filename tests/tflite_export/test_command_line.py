@@ -1,6 +1,7 @@
 """The command line: what each command prints and leaves, and its exit status."""
 
 import json
+import pkgutil
 import subprocess
 import sys
 
@@ -121,3 +122,10 @@ def test_help_needs_no_tensorflow():
     loaded = done.stdout.split()
     assert "tflite_export.__main__" in loaded
     assert "tensorflow" not in loaded
+
+
+def test_no_public_name_is_a_modules():
+    """A module that is imported under a name would take the place of what is public under it."""
+    modules = {module.name for module in pkgutil.iter_modules(tflite_export.__path__)}
+    assert not modules & set(tflite_export.__all__)
+    assert set(tflite_export.__all__) == set(tflite_export._MODULES)

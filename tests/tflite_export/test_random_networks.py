@@ -27,7 +27,7 @@ from tflite_export.lowering.lower import make_plan
 from tflite_export.lowering.packing import pack_weights
 from tflite_export.portability.plans import prove
 from tflite_export.portability.tables import with_tables
-from tflite_export.portable_model import portable_model
+from tflite_export.portable_models import portable_model
 from tflite_export.verification.interpreter import expose, open_interpreter, run
 from tflite_export.verification.kernels import kernel_problems
 from tflite_export.verification.twin import twin_tensors
