@@ -21,7 +21,12 @@ def folder(tmp_path_factory):
     """A float model, images, labels, and what `quantize` and `export` make of them."""
     path = tmp_path_factory.mktemp("cli")
     model = tf_keras.Sequential(
-        [layers.Input((6, 6, 3)), layers.Conv2D(4, 3, activation="relu"), layers.Flatten(), layers.Dense(2)]
+        [
+            layers.Input((6, 6, 3)),
+            layers.Conv2D(4, 3, activation="relu"),
+            layers.Flatten(),
+            layers.Dense(2, name="dense"),
+        ]
     )
     model.save(path / "float.keras")
     np.save(path / "images.npy", np.random.default_rng(0).integers(0, 256, (8, 6, 6, 3)).astype(np.float32))

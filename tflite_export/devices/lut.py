@@ -14,6 +14,7 @@ import dataclasses
 import numpy as np
 from tensorflow.lite.python import schema_py_generated as schema
 
+from satkeras.quantizers.int8 import narrowed
 from tflite_export.errors import ExportError
 from tflite_export.file.writer import packed
 
@@ -64,7 +65,7 @@ def compress(values: np.ndarray, axis: int | None) -> Compressed | None:
     for row, table in zip(padded, tables, strict=True):
         row[: len(table)] = table
     # Each index as its bits, the highest first.
-    binary = found.reshape(-1, 1).astype(np.uint8) >> np.arange(bits)[::-1] & 1
+    binary = narrowed(found.reshape(-1, 1), np.uint8) >> np.arange(bits)[::-1] & 1
     return Compressed(np.packbits(binary).tobytes(), header.tobytes() + padded.tobytes())
 
 

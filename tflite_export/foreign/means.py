@@ -3,6 +3,7 @@
 import numpy as np
 from tensorflow.lite.python import schema_py_generated as schema
 
+from satkeras.quantizers.int8 import narrowed
 from tflite_export.foreign.graph import FileGraph
 
 _ONE = 127  # the whole of int8 for a weight, so that sums lie 127 steps apart
@@ -52,7 +53,7 @@ def _ones(file: FileGraph, x: int, output: int, height: int, width: int, channel
 
 
 def _reshape(file: FileGraph, pooled: int, output: int):
-    shape = np.array(file.tensor(output).shape, np.int32)
+    shape = narrowed(file.tensor(output).shape, np.int32)
     options = schema.ReshapeOptionsT()
     options.newShape = shape.tolist()
     constant = file.add_constant(None, f"{file.name(output)}/shape", shape, np.ones(1))

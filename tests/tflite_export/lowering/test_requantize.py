@@ -44,9 +44,14 @@ def clamped(levels, output: Tensor) -> np.ndarray:
     return np.clip(levels, output.lowest - output.zero_point, output.highest - output.zero_point).astype(int)
 
 
+def steps_of(operator: MultiplyConstant) -> int:
+    """The constant, in its own steps from its zero point."""
+    return operator.integer - operator.constant_zero_point
+
+
 def fixed_point(operator: MultiplyConstant, double: bool) -> np.ndarray:
     """What kernels with 31-bit multipliers make of every code: gemmlowp's two roundings, or XNNPACK's one on Arm."""
-    product = [int(code) * 127 for code in codes_of(operator.inputs[0])]
+    product = [int(code) * steps_of(operator) for code in codes_of(operator.inputs[0])]
     fraction, exponent = math.frexp(float(operator.multiplier))
     multiplier, shift = round(fraction * 2**31), -exponent
     if double:
@@ -67,7 +72,7 @@ def test_no_kernels_rounding_matters(x, grid):
     codes = codes_of(x)
     # Of a tie, as the training model has it above zero.
     expected = clamped(np.sign(codes) * np.floor(np.abs(codes) * ratio + 0.5), output)
-    product = (codes * 127).astype(np.float32) * operator.multiplier
+    product = (codes * steps_of(operator)).astype(np.float32) * operator.multiplier
     assert product.dtype == np.float32
     np.testing.assert_array_equal(clamped(np.rint(product), output), expected)
     np.testing.assert_array_equal(clamped(np.floor(product + 0.5), output), expected)

@@ -41,14 +41,17 @@ def resizes(draw) -> ResizeBilinear:
     return ResizeBilinear((x,), dataclasses.replace(x, name="y", shape=(height, width, x.shape[2])))
 
 
+SAMPLES = {ResizeBilinear: Sample(resizes(), resize)}
+
+
 @settings(max_examples=20)
 @given(data=st.data(), seed=seeds)
 def test_drawn_enlargements(data, seed):
-    assert_sample_exact(Sample(resizes(), resize), data, seed)
+    assert_sample_exact(SAMPLES[ResizeBilinear], data, seed)
 
 
 @pytest.mark.slow
 @settings(max_examples=500)
 @given(data=st.data(), seed=seeds)
 def test_drawn_enlargements_at_length(data, seed):
-    assert_sample_exact(Sample(resizes(), resize), data, seed)
+    assert_sample_exact(SAMPLES[ResizeBilinear], data, seed)
