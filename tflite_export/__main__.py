@@ -57,6 +57,7 @@ def parser() -> argparse.ArgumentParser:
 
     verify = add("verify", "compare a file, integer by integer, with its model", file="FILE", model="MODEL")
     verify.add_argument("--data", required=True, help=_DATA)
+    verify.add_argument("--target", default="android", help="what the file was made for")
     verify.add_argument("--kernels", default="xnnpack", choices=["xnnpack", "reference"])
 
     inspect = add("inspect", "list a file's operators, tensors, grids and bytes", file="FILE")

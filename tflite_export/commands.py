@@ -7,19 +7,27 @@ import time
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.lite.python import schema_py_generated as schema
 
 import satkeras
+from satkeras.calibration.data import input_arrays
 from satkeras.models.checks import opened
+from satkeras.quantizers.int8 import narrowed
 from satkeras.reports.summary import table
 from tflite_export.errors import ExportError
 from tflite_export.export import export_tflite
-from tflite_export.file.graph import stored_operators
+from tflite_export.file.graph import TYPES, stored_operators
 from tflite_export.file.reader import read_model
+from tflite_export.file.writer import model_of, packed
 from tflite_export.lowering.lower import make_plan
+from tflite_export.lowering.packing import pack_weights
+from tflite_export.plan import Plan
+from tflite_export.portability.tables import with_tables
 from tflite_export.portable_files import portable_tflite
 from tflite_export.portable_models import portable_model
-from tflite_export.targets import TARGETS
+from tflite_export.targets import TARGETS, Target
 from tflite_export.verification.interpreter import open_interpreter, run
+from tflite_export.verification.kernels import kernel_problems
 from tflite_export.verification.verify import breaches
 from tflite_export.verification.verify import verify as compare
 
@@ -60,22 +68,43 @@ def export(arguments) -> int:
 
 def verify(arguments) -> int:
     """A file beside the model that it was made of."""
-    model = opened(satkeras.load_model(arguments.model))
-    plan, content = make_plan(model), pathlib.Path(arguments.file).read_bytes()
-    names = [operator.name for operator in stored_operators(read_model(content))]
-    missing = [operator.output.name for operator in plan.operators if operator.output.name not in names]
-    if missing:
-        problems = [(name, "the file has no such tensor") for name in missing]
-        raise ExportError("The file was not made of this model", problems)
-    data = read_data(arguments.data)
-    images = list(data.values()) if isinstance(data, dict) else [data]
+    model, content = opened(satkeras.load_model(arguments.model)), pathlib.Path(arguments.file).read_bytes()
+    stored = read_model(content)
+    plan = _plan_of(stored, _target(arguments.target).adapt(make_plan(model)))
+    images = input_arrays(read_data(arguments.data), model, "--data")
+    problems = kernel_problems(model, plan, stored)
     found = compare(model, plan, content, images, arguments.kernels)
-    problems = breaches(found)
+    problems += breaches(found)
     if arguments.json:
         print(json.dumps({"images": found.images, "differing": found.differing, "problems": problems}))
     else:
         print(found)
+        for name, reason in problems:
+            print(f"{name}: {reason}")
     return 1 if problems else 0
+
+
+def _plan_of(stored: schema.ModelT, plan: Plan) -> Plan:
+    """The plan that a file was written from: a model's as it is, with packed weights, or with functions as tables.
+
+    Raises:
+      ExportError: none of them has the file's operators.
+    """
+    found = [operator.builtin for operator in stored_operators(stored)]
+    graph = stored.subgraphs[0]
+    ends = (graph.tensors[indices[0]].type for indices in (graph.inputs, graph.outputs))
+    input_type, output_type = (TYPES[one].lower() for one in ends)
+    for candidate in (plan, pack_weights(plan), with_tables(plan)):
+        planned = [
+            operator.builtin
+            for operator in stored_operators(read_model(packed(model_of(candidate, input_type, output_type, ""))))
+        ]
+        if planned == found:
+            return candidate
+    raise ExportError(
+        "The file was not made of this model, for this --target",
+        [("the model", f"would become {', '.join(planned)}"), ("the file", f"has {', '.join(found)}")],
+    )
 
 
 def inspect(arguments) -> int:
@@ -111,9 +140,7 @@ def inspect(arguments) -> int:
 
 def check(arguments) -> int:
     """Whether a target takes a file."""
-    if arguments.target not in TARGETS:
-        raise ValueError(f"--target must be one of {', '.join(TARGETS)}. Received: {arguments.target}")
-    found = TARGETS[arguments.target].check(read_model(pathlib.Path(arguments.file).read_bytes()))
+    found = _target(arguments.target).check(read_model(pathlib.Path(arguments.file).read_bytes()))
     if arguments.json:
         print(json.dumps({"problems": found.problems, "notes": found.notes}))
     else:
@@ -155,7 +182,7 @@ def benchmark(arguments) -> int:
 
 def portable(arguments) -> int:
     """An int8 file of any tool, with the same integers on every runtime; 1 if an operator stays that may part."""
-    images = None if arguments.images is None else np.load(arguments.images)
+    images = None if arguments.images is None else read_data(arguments.images)
     before = None if images is None else _answers(arguments.source, images)
     found = portable_tflite(arguments.source, arguments.path)
     changed = None if images is None else float(np.mean(before != _answers(arguments.path, images)))
@@ -194,6 +221,12 @@ def read_data(path: str):
     return np.stack(images).astype(np.float32)
 
 
+def _target(name: str) -> Target:
+    if name not in TARGETS:
+        raise ValueError(f"--target must be one of {', '.join(TARGETS)}. Received: {name}")
+    return TARGETS[name]
+
+
 def _width(given: str):
     return int(given) if given.isdecimal() else given
 
@@ -221,6 +254,11 @@ def _grid(quantization) -> dict:
     return {"scale": float(quantization.scale[0]), "zero_point": int(quantization.zeroPoint[0])}
 
 
+def _of_type(dtype, values: np.ndarray) -> np.ndarray:
+    """Inputs in a file's own type; integers that do not fit are an error."""
+    return values.astype(dtype) if dtype == np.float32 else narrowed(values, dtype)
+
+
 def _integers_used(content: bytes, images) -> dict[str, dict]:
     """The smallest and the largest integer of each tensor, and how many different ones it takes."""
     interpreter = open_interpreter(content, "reference", keeps_all=True)
@@ -228,7 +266,7 @@ def _integers_used(content: bytes, images) -> dict[str, dict]:
     seen: dict[str, set[int]] = {}
     for example in zip(*arrays, strict=True):
         for detail, value in zip(interpreter.get_input_details(), example, strict=True):
-            interpreter.set_tensor(detail["index"], value[None].astype(detail["dtype"]))
+            interpreter.set_tensor(detail["index"], _of_type(detail["dtype"], value[None]))
         interpreter.invoke()
         for detail in interpreter.get_tensor_details():
             if detail["dtype"] in (np.int8, np.uint8):

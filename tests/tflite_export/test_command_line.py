@@ -24,6 +24,7 @@ def folder(tmp_path_factory):
         [
             layers.Input((6, 6, 3)),
             layers.Conv2D(4, 3, activation="relu"),
+            layers.Conv2D(4, 1, activation="relu"),
             layers.Flatten(),
             layers.Dense(2, name="dense"),
         ]
@@ -55,6 +56,29 @@ def test_a_file_is_its_models(exported, capsys):
     assert printed(capsys) == {"images": 8, "differing": 0, "problems": []}
 
 
+@pytest.mark.parametrize("target", ["coral", "micro", "litert-packed"])
+def test_a_file_for_a_target_is_its_models(target, exported, capsys):
+    """Whatever the target adds to the file, and with an output that an activation was split off."""
+    logits = tf_keras.models.load_model(exported / "float.keras")
+    model = tf_keras.Model(logits.input, layers.Activation("softmax", name="last")(logits.output))
+    model.save(exported / "softmax.keras")
+    assert satkeras(exported, "quantize", "@softmax.keras", "@s.keras", "--data=@images.npy", "--bits=2") == 0
+    assert satkeras(exported, "export", "@s.keras", "@s.tflite", f"--target={target}") == 0
+    capsys.readouterr()
+    verify = ("verify", "@s.tflite", "@s.keras", "--data=@images.npy", "--json")
+    assert satkeras(exported, *verify, f"--target={target}") == 0
+    assert printed(capsys)["differing"] == 0
+    if target == "coral":
+        assert satkeras(exported, *verify) == 1
+        assert "The file was not made of this model, for this --target" in capsys.readouterr().err
+
+
+def test_inspect_wraps_no_pixels(exported, capsys):
+    assert satkeras(exported, "export", "@q.keras", "@int8.tflite", "--target=micro") == 0
+    assert satkeras(exported, "inspect", "@int8.tflite", "--data=@images.npy") == 2
+    assert "int8 holds -128 .. 127" in capsys.readouterr().err
+
+
 def test_another_models_file_is_not(exported, capsys):
     other = tf_keras.models.load_model(exported / "float.keras")
     other.set_weights([-weight for weight in other.get_weights()])
@@ -68,7 +92,9 @@ def test_another_models_file_is_not(exported, capsys):
 def test_inspect_lists_operators_and_the_integers_they_use(exported, capsys):
     assert satkeras(exported, "inspect", "@m.tflite", "--data=@images.npy", "--json") == 0
     rows = printed(capsys)
-    assert [row["operator"] for row in rows] == ["QUANTIZE", "CONV_2D", "RESHAPE", "FULLY_CONNECTED", "QUANTIZE"]
+    assert [row["operator"] for row in rows] == [
+        *("QUANTIZE", "CONV_2D", "CONV_2D", "RESHAPE", "FULLY_CONNECTED", "QUANTIZE")
+    ]
     assert -128 <= rows[1]["lowest"] <= rows[1]["highest"] <= 127
     assert rows[-1]["output"] == "dense"
     assert satkeras(exported, "inspect", "@m.tflite") == 0
@@ -84,7 +110,7 @@ def test_check_says_what_a_target_takes(exported, capsys):
 
 def test_the_other_commands(exported, capsys):
     assert satkeras(exported, "summary", "@q.keras", "--json") == 0
-    assert [row["kind"] for row in printed(capsys)["layers"]] == ["Conv2D", "Dense"]
+    assert [row["kind"] for row in printed(capsys)["layers"]] == ["Conv2D", "Conv2D", "Dense"]
     assert satkeras(exported, "targets", "--json") == 0
     assert set(printed(capsys)) == set(tflite_export.TARGETS)
     assert satkeras(exported, "benchmark", "@m.tflite", "--runs=3", "--json") == 0
