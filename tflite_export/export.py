@@ -16,6 +16,7 @@ from satkeras.files import require_writable, write_whole
 from satkeras.models.checks import opened, require_quantized
 from tflite_export.devices.contract import Exact
 from tflite_export.errors import ExportError
+from tflite_export.file.graph import BUILTINS
 from tflite_export.file.metadata import METADATA, Labels, metadata_of, read_labels
 from tflite_export.file.reader import check_model
 from tflite_export.file.writer import TYPES, model_of, packed
@@ -250,7 +251,6 @@ def _operator_summaries(
     plan: Plan, model: schema.ModelT, verification: Verification | None
 ) -> Iterator[OperatorSummary]:
     graph = model.subgraphs[0]
-    builtins = {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
     compared = verification.tensors if verification is not None else (None,) * len(plan.operators)
     before = sum(graph.tensors[index].type != schema.TensorType.INT8 for index in graph.inputs)
     places = (before + place for place in plan.places)
@@ -262,7 +262,7 @@ def _operator_summaries(
         buffers = [model.buffers[graph.tensors[index].buffer].data for index in operator.inputs]
         yield OperatorSummary(
             name=graph.tensors[operator.outputs[0]].name.decode(),
-            operator=builtins[code.builtinCode],
+            operator=BUILTINS[code.builtinCode],
             version=code.version,
             runs_in="XNNPACK" if delegated else "builtin",
             constant_bytes=sum(len(data) for data in buffers if data is not None),

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from tensorflow.lite.python import schema_py_generated as schema
 
-_BUILTINS = {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
+BUILTINS = {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
 TYPES = {value: name for name, value in vars(schema.TensorType).items() if isinstance(value, int)}
 
 
@@ -93,4 +93,4 @@ def _code(code: schema.OperatorCodeT) -> tuple[str, int]:
     number = max(code.builtinCode, code.deprecatedBuiltinCode)
     if number == schema.BuiltinOperator.CUSTOM:
         return code.customCode.decode(), code.version
-    return _BUILTINS.get(number, f"BUILTIN_{number}"), code.version
+    return BUILTINS.get(number, f"BUILTIN_{number}"), code.version

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 from tensorflow.lite.python import schema_py_generated as schema
 
-_BUILTINS = {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
+from tflite_export.file.graph import BUILTINS
+
 _TYPES = {schema.TensorType.INT8: np.int8, schema.TensorType.INT32: np.int32}
 _ACTIVATIONS = {value: name for name, value in vars(schema.ActivationFunctionType).items() if isinstance(value, int)}
 
@@ -34,7 +35,7 @@ class FileGraph:
     def builtin(self, operator) -> str:
         """The name of an operator's kind."""
         code = self.model.operatorCodes[operator.opcodeIndex]
-        return _BUILTINS[max(code.builtinCode, code.deprecatedBuiltinCode)]
+        return BUILTINS[max(code.builtinCode, code.deprecatedBuiltinCode)]
 
     def name(self, index: int) -> str:
         """A tensor's name."""
