@@ -20,7 +20,7 @@ from absl import app, flags, logging
 
 import satkeras
 import tflite_export
-from examples import architectures, datasets, page
+from examples import applications, architectures, datasets, page
 from tflite_export.verification.interpreter import open_interpreter, run
 
 FLAGS = flags.FLAGS
@@ -29,7 +29,7 @@ flags.DEFINE_string("data_dir", None, "Where tensorflow-datasets keeps its data 
 flags.DEFINE_enum(
     "network",
     "mobilenet_v2",
-    ["mobilenet_v2", "resnet20", *architectures.APPLICATIONS],
+    ["mobilenet_v2", "resnet20", *applications.APPLICATIONS],
     "What to train: a small network, or one of keras.applications from scratch.",
 )
 flags.DEFINE_enum("scheme", "sat", sorted(satkeras.SCHEMES), "How to quantize.")
@@ -121,8 +121,8 @@ class AlphaHistory(keras.callbacks.Callback):
 def build_network(data: datasets.Images) -> keras.Model:
     """The float network for a data set; batch norm statistics follow fast, as short runs need."""
     shape = data.train[0].shape[1:]
-    if FLAGS.network in architectures.APPLICATIONS:
-        return architectures.application(FLAGS.network, shape, data.classes)
+    if FLAGS.network in applications.APPLICATIONS:
+        return applications.application(FLAGS.network, shape, data.classes)
     if FLAGS.network == "resnet20":
         return architectures.resnet20(shape, data.classes, batch_norm_momentum=0.9)
     if data.mirrored:

@@ -247,12 +247,3 @@ def test_residual_options_reach_the_layers() -> None:
     model = architectures.preact_resnet20((16, 16, 3), 10, batch_norm_momentum=0.9, softmax=True)
     assert {layer.momentum for layer in model.layers if isinstance(layer, layers.BatchNormalization)} == {0.9}
     assert isinstance(model.layers[-1], layers.Softmax)
-
-
-def test_an_application_takes_small_grey_images():
-    model = architectures.application("InceptionV3", (28, 28, 1), 10)
-    assert (model.input_shape, model.output_shape) == ((None, 28, 28, 1), (None, 10))
-    inner = tf_keras.Model(model.input, model.get_layer("enlarge").output)
-    images = np.random.default_rng(0).integers(0, 256, (2, 28, 28, 1)).astype(np.float32)
-    expected = images.repeat(3, 1).repeat(3, 2).repeat(3, 3)
-    np.testing.assert_array_equal(inner(images), expected)
