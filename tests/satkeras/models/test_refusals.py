@@ -68,3 +68,13 @@ def test_sizes_that_a_reshape_computes():
     inputs = tf_keras.Input((4, 4, 3))
     model = tf_keras.Model(inputs, tf.reshape(layers.Conv2D(2, 1)(inputs), [tf.shape(inputs)[0], 32]))
     assert quantize_model(model).output_shape == (None, 32)
+
+
+@pytest.mark.parametrize("behind", [lambda y: y, lambda y: tf.cast(y, tf.float32)], ids=["last", "cast"])
+def test_the_place_of_the_largest_is_no_size(behind):
+    """Whole numbers from values are no shape, which a reshape may be given."""
+    image = tf_keras.Input((8, 8, 3))
+    logits = tf_keras.layers.Conv2D(5, 1, name="logits")(image)
+    model = tf_keras.Model(image, behind(tf.argmax(logits, -1)))
+    with pytest.raises(ValueError, match=r"argmax; compare the file's outputs behind it[\s\S]*outputs=\['logits'\]"):
+        quantize_model(model)
