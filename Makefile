@@ -1,6 +1,6 @@
 # Every target sets up what it needs; `make PYTHON=/path/to/python3.11` picks another interpreter.
 .POSIX:
-.PHONY: demo test lint nightly judges clean
+.PHONY: demo test lint nightly judges judged clean
 
 PYTHON = python3.11
 VENV = .venv
@@ -23,6 +23,10 @@ nightly: $(VENV)/.stamp
 # Runtimes that conflict with our own packages, each in an environment under .judges.
 judges: $(VENV)/.stamp
 	$(VENV)/bin/python -m benchmarks.judges.install
+
+# What devices' own tools make of our files, as far as it is quick.
+judged: judges
+	$(VENV)/bin/python -m pytest $(PYTEST_FLAGS) -m "judges and not slow" tests/tflite_export tests/examples
 
 lint: $(VENV)/.stamp
 	$(VENV)/bin/ruff check .
