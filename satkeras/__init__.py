@@ -30,6 +30,7 @@ from satkeras.saving import load_model, save_model
 from satkeras.schemes import SCHEMES, Scheme
 from satkeras.training.optimizers import learned_variables, undecayed_variables
 from satkeras.training.phases import freeze, set_phase, set_thresholds
+from satkeras.training.transition_rate import TransitionRateSGD
 
 __all__ = [
     "SCHEMES",
@@ -39,6 +40,7 @@ __all__ = [
     "Scheme",
     "Summary",
     "TensorBoardQuantization",
+    "TransitionRateSGD",
     "check_model",
     "freeze",
     "integer_weights",

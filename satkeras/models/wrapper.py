@@ -40,6 +40,8 @@ class QuantizeWrapper(TfmotQuantizeWrapper):
         trainable, self.layer.trainable = self.layer.trainable, True
         super().build(input_shape)
         self.layer.trainable = trainable
+        for latent, quantizer, variables in self._weight_vars:
+            latent._satkeras_quantization = (quantizer, variables)
 
     def get_config(self):
         return {**super().get_config(), "held": self.held}
@@ -82,3 +84,11 @@ class QuantizeWrapper(TfmotQuantizeWrapper):
     def non_trainable_weights(self):
         frozen = [] if self.trainable else self._trainable_weights
         return self._dedup_weights(frozen + super().non_trainable_weights)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def quantization_of(variable):
+    """`(quantizer, its variables)` of a latent weight, None for any other variable.
+
+    Optimizers and callbacks are given variables and no layers.
+    """
+    return getattr(variable, "_satkeras_quantization", None)

@@ -175,6 +175,22 @@ class Quantizer(tfmot.quantization.keras.quantizers.Quantizer, abc.ABC):
           latent: the latent weight, for a weight quantizer.
         """
 
+    def integers(self, latent, variables: Mapping[str, Any]) -> tf.Tensor:
+        """The integers of a quantized weight, as float32 and in its shape; for graphs, see `quant_params` for NumPy.
+
+        Args:
+          latent: the latent weight.
+          variables: what `build` returned.
+
+        Raises:
+          ValueError: `num_bits` is None.
+        """
+        scale = tf.convert_to_tensor(self.scale(variables, latent))
+        axis = self.channel_axis(len(latent.shape))
+        if scale.shape.rank and axis is not None:
+            scale = tf.reshape(scale, [-1] + [1] * (len(latent.shape) - axis - 1))
+        return tf.round(self(latent, False, variables) / scale) + float(self.zero_point)
+
     @property
     def zero_point(self) -> int:
         """The integer that stands for 0.0."""
