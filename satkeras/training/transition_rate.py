@@ -1,4 +1,4 @@
-"""Transition-rate scheduling (Lee et al., ICCV 2025; arXiv:2404.19248): a learning rate steered by integers that change.
+"""Transition-rate scheduling (Lee et al., ICCV 2025; arXiv:2404.19248): a learning rate for integers that change.
 
 What of the paper could be read: its main text, eq. 5-12. Its supplement and the authors' code could not.
 """
