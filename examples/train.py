@@ -1,27 +1,25 @@
-"""Trains a small MobileNetV2 with SAT, exports it, proves the file, and shows what came of it.
+"""Trains a small MobileNetV2, quantizes it at several widths, exports it, proves the files, and shows what came of it.
 
     python -m examples.train                                            # 5,000 MNIST images, about 3 minutes
     python -m examples.train --dataset=cifar100 --data_dir=DIR          # through tensorflow-datasets
     python -m examples.train --network=MobileNetV3Small                 # any network of keras.applications
 
-The two stages of SAT: a float network is trained; a clamped full-precision one starts from it; from that one start the
-networks of each bit width. Every quantized network is exported and verified on the test images.
+A float network is trained. The network of each width starts from it, calibrated; 8 bits need no more, 4 bits train for
+half the epochs, fewer bits for all of them. Every quantized network is exported and verified on test images, that of 4
+bits once more with its weights packed.
 """
 
 import dataclasses
+import functools
 import json
 import pathlib
-import time
 
 import numpy as np
-import tensorflow as tf
 import tf_keras as keras
 from absl import app, flags, logging
 
 import satkeras
-import tflite_export
-from examples import applications, architectures, datasets, page
-from tflite_export.verification.interpreter import open_interpreter, run
+from examples import applications, architectures, datasets, outcomes, page
 
 FLAGS = flags.FLAGS
 flags.DEFINE_enum("dataset", "mnist", ["mnist", "digits", "cifar10", "cifar100"], "What to train on.")
@@ -33,11 +31,11 @@ flags.DEFINE_enum(
     "What to train: a small network, or one of keras.applications from scratch.",
 )
 flags.DEFINE_enum("scheme", "sat", sorted(satkeras.SCHEMES), "How to quantize.")
-flags.DEFINE_multi_integer("bits", [8, 4], "Widths to train, weights and activations alike.", 2, 8)
+flags.DEFINE_multi_integer("bits", [8, 4, 2], "Widths to train, weights and activations alike.", 2, 8)
 flags.DEFINE_integer("epochs", None, "Epochs of each training; by default what suits the data set.", lower_bound=1)
 flags.DEFINE_integer("batch_size", None, "Images in a step; by default what suits the data set.", lower_bound=1)
 flags.DEFINE_float("learning_rate", None, "At the start; by default what suits the data set.", lower_bound=0.0)
-flags.DEFINE_integer("verify_images", 200, "Test images that are compared integer by integer.", lower_bound=1)
+flags.DEFINE_integer("verify_images", 100, "Test images that are compared integer by integer.", lower_bound=1)
 flags.DEFINE_integer("seed", 0, "Of weights and shuffling.")
 flags.DEFINE_string("output", "runs/demo", "Folder for the report and the files.")
 
@@ -68,56 +66,6 @@ RECIPES = {
 }
 
 
-@dataclasses.dataclass
-class Outcome:
-    """What one trained network achieved.
-
-    Attributes:
-      name: for example "SAT W4A4".
-      keras_accuracy: on the test images, in Keras.
-      file_accuracy: the same of the `.tflite` file in LiteRT.
-      file_bytes: size of the file.
-      milliseconds: median time of one image in LiteRT, one thread.
-      history: test accuracy after each epoch.
-      differing: integers that differ between file and twin, over all layers; None for the float network.
-      compared: how many integers were compared.
-      agreement: share of images where Keras and the file answer alike.
-      alphas: for each learned clip value, its value after each epoch.
-      weights: for a few layers, how often each integer occurs in the kernel.
-    """
-
-    name: str
-    keras_accuracy: float
-    file_accuracy: float
-    file_bytes: int
-    milliseconds: float
-    history: list[float]
-    differing: int | None = None
-    compared: int | None = None
-    agreement: float | None = None
-    alphas: dict[str, list[float]] = dataclasses.field(default_factory=dict)
-    weights: dict[str, dict[int, int]] = dataclasses.field(default_factory=dict)
-
-
-class AlphaHistory(keras.callbacks.Callback):
-    """Notes every learned clip value at the start and after each epoch."""
-
-    def __init__(self):
-        super().__init__()
-        self.values: dict[str, list[float]] = {}
-
-    def _note(self):
-        for variable in satkeras.learned_variables(self.model, "clip"):
-            layer = variable.name.split("/")[0].removeprefix("quant_")
-            self.values.setdefault(layer, []).append(float(variable))
-
-    def on_train_begin(self, logs=None):
-        self._note()
-
-    def on_epoch_end(self, epoch, logs=None):
-        self._note()
-
-
 def build_network(data: datasets.Images) -> keras.Model:
     """The float network for a data set; batch norm statistics follow fast, as short runs need."""
     shape = data.train[0].shape[1:]
@@ -139,7 +87,7 @@ def fit(model: keras.Model, data: datasets.Images, recipe: Recipe) -> tuple[list
     optimizer.exclude_from_weight_decay(var_list=satkeras.undecayed_variables(model))
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(optimizer, loss, metrics=["accuracy"])
-    alphas = AlphaHistory()
+    alphas = outcomes.AlphaHistory()
     test_images, test_labels = data.test
     history = model.fit(
         datasets.batches(data, recipe.batch_size, FLAGS.seed),
@@ -152,55 +100,25 @@ def fit(model: keras.Model, data: datasets.Images, recipe: Recipe) -> tuple[list
     return history.history["val_accuracy"], alphas.values
 
 
-def measure_file(content: bytes, images: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
-    """Accuracy of a file in LiteRT on images of its own input type, and median milliseconds for one image."""
-    interpreter = open_interpreter(content)
-    (answers,) = run(interpreter, images)
-    times = []
-    for _ in range(200):
-        start = time.perf_counter()
-        interpreter.invoke()
-        times.append(time.perf_counter() - start)
-    return float(np.mean(answers.argmax(-1) == labels)), 1e3 * float(np.median(times))
+def fine_tuning(recipe: Recipe, width: int) -> Recipe | None:
+    """How a network of some width trains on from a calibrated start; None where calibration is enough."""
+    if width > 4:
+        return None
+    if width < 4:
+        return recipe
+    return dataclasses.replace(recipe, epochs=max(1, recipe.epochs // 2), learning_rate=recipe.learning_rate / 2)
 
 
-def float_outcome(model: keras.Model, history: list[float], data: datasets.Images, folder: pathlib.Path) -> Outcome:
-    """Exports the float network as it is, for comparison."""
-    content = tf.lite.TFLiteConverter.from_keras_model(model).convert()
-    (folder / "float.tflite").write_bytes(content)
-    accuracy, milliseconds = measure_file(content, data.test[0].astype(np.float32), data.test[1])
-    return Outcome("float", history[-1], accuracy, len(content), milliseconds, history)
-
-
-def quantized_outcome(name: str, model: keras.Model, history, alphas, data: datasets.Images, folder) -> Outcome:
-    """Exports and verifies a quantized network."""
-    images, labels = data.test
-    path = folder / f"{name.lower().replace(' ', '_')}.tflite"
-    verify_data = images[: FLAGS.verify_images].astype(np.float32)
-    report = tflite_export.export_tflite(model, path, verify_data=verify_data)
-    print(report, flush=True)
-    path.with_suffix(".json").write_text(report.to_json())
-    accuracy, milliseconds = measure_file(path.read_bytes(), images, labels)
-    kernels = satkeras.integer_weights(model)
-    shown = [list(kernels)[i] for i in np.linspace(0, len(kernels) - 1, 6).astype(int)]
-    return Outcome(
-        name,
-        history[-1],
-        accuracy,
-        report.file_bytes,
-        milliseconds,
-        history,
-        report.verification.differing,
-        sum(tensor.elements for tensor in report.verification.tensors),
-        report.verification.top1_agreement,
-        alphas,
-        {layer.removeprefix("quant_"): _histogram(kernels[layer].integers) for layer in shown},
+def scheme_at(width: int) -> satkeras.Scheme:
+    """The scheme of the flags; at 4 bits with DoReFa's symmetric grid, -7 .. 7, which 4 bits hold; the odd takes 5."""
+    scheme = satkeras.SCHEMES[FLAGS.scheme]
+    if width != 4:
+        return scheme
+    weights, lone_weights = (
+        dataclasses.replace(quantizer, grid="symmetric") if hasattr(quantizer, "grid") else quantizer
+        for quantizer in (scheme.weights, scheme.lone_weights)
     )
-
-
-def _histogram(integers: np.ndarray) -> dict[int, int]:
-    values, counts = np.unique(integers, return_counts=True)
-    return {int(value): int(count) for value, count in zip(values, counts, strict=True)}
+    return dataclasses.replace(scheme, weights=weights, lone_weights=lone_weights)
 
 
 def main(argv) -> None:
@@ -220,23 +138,36 @@ def main(argv) -> None:
     _announce(f"float network, {recipe.epochs} epochs on {len(data.train[0]):,} images")
     network = build_network(data)
     history, _ = fit(network, data, recipe)
-    outcomes = [float_outcome(network, history, data, folder)]
-
-    _announce("first stage: full precision, weights clamped and rescaled")
-    clamped = satkeras.quantize_model(network, FLAGS.scheme, weight_bits=None, activation_bits=None)
-    fit(clamped, data, recipe)
+    _announce("the converter's own post-training int8, for comparison")
+    found = [
+        outcomes.float_outcome(network, history, data, folder),
+        outcomes.converter_outcome(network, data, folder),
+    ]
 
     for width in FLAGS.bits:
         name = f"{FLAGS.scheme.upper()} W{width}A{width}"
-        _announce(f"second stage: {name}")
-        model = satkeras.quantize_model(clamped, FLAGS.scheme, weight_bits=width, activation_bits=width)
-        outcomes.append(quantized_outcome(name, model, *fit(model, data, recipe), data, folder))
+        its_recipe = fine_tuning(recipe, width)
+        _announce(f"{name}: calibrated" + (f", then {its_recipe.epochs} epochs" if its_recipe else ""))
+        model = satkeras.quantize_model(
+            network,
+            scheme_at(width),
+            weight_bits=width,
+            activation_bits=width,
+            calibration_data=data.train[0][: outcomes.CALIBRATION_IMAGES].astype(np.float32),
+            verbose=0,
+        )
+        trained = fit(model, data, its_recipe) if its_recipe else ([], {})
+        measured = functools.partial(outcomes.quantized_outcome, model, network, *trained, data, FLAGS.verify_images)
+        found.append(measured(folder, name))
+        if width == 4:
+            found.append(measured(folder, f"{name}, packed", weight_storage="packed"))
 
-    results = {"flags": FLAGS.flag_values_dict(), "outcomes": [dataclasses.asdict(outcome) for outcome in outcomes]}
+    found = outcomes.with_latencies(found)
+    results = {"flags": FLAGS.flag_values_dict(), "outcomes": [dataclasses.asdict(outcome) for outcome in found]}
     (folder / "results.json").write_text(json.dumps(results, indent=2, default=str))
-    page.write(folder, FLAGS.dataset, network.name, outcomes)
+    page.write(folder, FLAGS.dataset, network.name, found)
     _announce("done")
-    print(page.summary(outcomes))
+    print(page.summary(found))
     print(f"\nReport: {folder / 'index.html'}")
 
 

@@ -1,6 +1,5 @@
 """What happens to the grids while a model trains, for TensorBoard."""
 
-import math
 import os
 
 import numpy as np
@@ -10,9 +9,9 @@ from satkeras._compat import keras, output_variables, weight_variables
 from satkeras.models.checks import require_quantized
 from satkeras.models.graph import read_graph
 from satkeras.models.insertion import has_quantizer, quantizer_variables, quantizes_tensor
-from satkeras.quantizers import Quantizer
 from satkeras.reports.integers import integer_weight
 from satkeras.reports.summary import clip_value
+from satkeras.reports.tensors import level_counts, measure
 
 
 class TensorBoardQuantization(keras.callbacks.Callback):
@@ -131,20 +130,15 @@ def _log_learned(layer) -> None:
 def _log_kernel(layer) -> None:
     latent, quantizer, _ = weight_variables(layer)
     if quantizer.num_bits is not None and np.isfinite(latent.numpy()).all():
-        _write_histogram(f"{layer.name}/integers", integer_weight(layer).integers, quantizer)
+        weight = integer_weight(layer)
+        _write_histogram(f"{layer.name}/integers", level_counts(weight.integers, weight.params), quantizer.spacing)
 
 
 def _log_tensor(layer, before: np.ndarray, after: np.ndarray) -> None:
-    alpha = clip_value(layer)
-    if alpha is None or not math.isfinite(alpha) or not np.isfinite(before).all():
-        return
-    quantizer, variables = output_variables(layer)
-    params = quantizer.quant_params({name: value.numpy() for name, value in variables.items()})
-    unrounded = before / params.scale + params.zero_point
-    # The same slack as in QuantParams.integers_of: what float32 rounding explains.
-    beyond = (unrounded < params.qmin - 1e-3) | (unrounded > params.qmax + 1e-3)
-    _write_scalar(f"{layer.name}/clipped_share", beyond.mean())
-    _write_histogram(f"{layer.name}/integers", params.quantize(after), quantizer)
+    found = measure(layer, before, after)
+    if found is not None:
+        _write_scalar(f"{layer.name}/clipped_share", found.clipped_share)
+        _write_histogram(f"{layer.name}/integers", found.counts, output_variables(layer)[0].spacing)
 
 
 # In the formats of TensorBoard's plugins, as its own tf.summary.scalar and .histogram write them. Those come with the
@@ -155,12 +149,10 @@ def _write_scalar(tag: str, value) -> None:
     tf.summary.write(tag, tf.constant(value, tf.float32), metadata=_metadata("scalars", "DATA_CLASS_SCALAR"))
 
 
-def _write_histogram(tag: str, integers: np.ndarray, quantizer: Quantizer) -> None:
+def _write_histogram(tag: str, counts: dict[int, int], spacing: int) -> None:
     """Rows of (left edge, right edge, count), a row for each level of the grid."""
-    low, high = quantizer.levels
-    levels = np.arange(low, high + 1, quantizer.spacing)
-    counts = np.bincount((integers.ravel() - low) // quantizer.spacing, minlength=len(levels))
-    rows = np.stack([levels - quantizer.spacing / 2, levels + quantizer.spacing / 2, counts], axis=1)
+    levels, half = np.array(list(counts)), spacing / 2
+    rows = np.stack([levels - half, levels + half, list(counts.values())], axis=1)
     tf.summary.write(tag, tf.constant(rows, tf.float64), metadata=_metadata("histograms", "DATA_CLASS_TENSOR"))
 
 
