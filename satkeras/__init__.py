@@ -28,12 +28,14 @@ from satkeras.reports.summary import LayerSummary, Summary, summary
 from satkeras.reports.tensorboard import TensorBoardQuantization
 from satkeras.saving import load_model, save_model
 from satkeras.schemes import SCHEMES, Scheme
+from satkeras.training.distiller import Distiller
 from satkeras.training.optimizers import learned_variables, undecayed_variables
 from satkeras.training.phases import freeze, set_phase, set_thresholds
 from satkeras.training.transition_rate import TransitionRateSGD
 
 __all__ = [
     "SCHEMES",
+    "Distiller",
     "IntegerWeight",
     "LayerSummary",
     "QuantParams",

@@ -21,13 +21,18 @@ def is_quantized(model: keras.Model) -> bool:
     return any(has_quantizer(layer) for layer in model.layers)
 
 
+def student_of(model: keras.Model) -> keras.Model:
+    """The student of a `Distiller`, any other model itself: callbacks and optimizers are given what is trained."""
+    return getattr(model, "student", model)
+
+
 def opened(model):
     """A model around a quantized one, such as `Sequential([q, Softmax()])`, as one graph of the same layers.
 
     Args:
       model: anything; what is no such model is returned as it is.
     """
-    if not isinstance(model, keras.Model) or not any(map(_holds_quantized, model.layers)):
+    if not isinstance(model, keras.Model) or not is_functional(model) or not any(map(_holds_quantized, model.layers)):
         return model
     graph = read_graph(model)
     operators = [node.name for node in graph.nodes if hasattr(node.layer, "symbol")]

@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from satkeras._compat import keras, output_variables, weight_variables
-from satkeras.models.checks import require_quantized
+from satkeras.models.checks import require_quantized, student_of
 from satkeras.models.graph import read_graph
 from satkeras.models.insertion import has_quantizer, quantizer_variables, quantizes_tensor
 from satkeras.reports.integers import integer_weight
@@ -57,6 +57,7 @@ class TensorBoardQuantization(keras.callbacks.Callback):
 
     def set_model(self, model):
         """Checks the model that is going to train, and the data against it."""
+        model = student_of(model)
         require_quantized(model, type(self).__name__)
         super().set_model(model)
         graph = read_graph(model)

@@ -3,6 +3,7 @@
 import tensorflow as tf
 
 from satkeras._compat import keras
+from satkeras.models.checks import student_of
 from satkeras.models.insertion import has_quantizer, quantizer_variables
 from satkeras.quantizers.base import QuantizerVariable, Role
 
@@ -44,4 +45,4 @@ def undecayed_variables(model: keras.Model) -> list[tf.Variable]:
 
 
 def _declared(model: keras.Model) -> list[tuple[QuantizerVariable, tf.Variable]]:
-    return [found for layer in filter(has_quantizer, model.layers) for found in quantizer_variables(layer)]
+    return [found for layer in filter(has_quantizer, student_of(model).layers) for found in quantizer_variables(layer)]

@@ -12,6 +12,7 @@ from satkeras.calibration.data import Batches, InputData
 from satkeras.calibration.sampling import Sample
 from satkeras.calibration.units import CheckedBatches, batch_size_for
 from satkeras.formulas.kernels import FIXED, OFF, SOFT
+from satkeras.models.checks import student_of
 from satkeras.models.graph import read_graph
 from satkeras.models.insertion import has_quantizer, quantizes_tensor
 from satkeras.models.stored import stored_step
@@ -51,7 +52,7 @@ class Staircase:
 def staircases(model: keras.Model) -> list[Staircase]:
     """The learned staircases of a quantized model, those kept in full precision left out."""
     found = []
-    for layer in model.layers:
+    for layer in student_of(model).layers:
         if has_quantizer(layer):
             *_, quantizer, variables = weight_variables(layer) or output_variables(layer)
             if isinstance(quantizer, StepQuantizer) and quantizer.num_bits is not None:
