@@ -23,7 +23,7 @@ def is_quantized(model: keras.Model) -> bool:
 
 def student_of(model: keras.Model) -> keras.Model:
     """The student of a `Distiller`, any other model itself: callbacks and optimizers are given what is trained."""
-    return getattr(model, "student", model)
+    return model.student if hasattr(model, "student") else model
 
 
 def opened(model):
