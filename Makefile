@@ -34,6 +34,16 @@ lint: $(VENV)/.stamp
 	$(VENV)/bin/pyright
 	$(VENV)/bin/lint-imports --no-cache
 
+# The site, in .docs/site; a warning is an error. In an environment of its own, without TensorFlow.
+docs: .docs/.stamp
+	NO_MKDOCS_2_WARNING=1 .docs/bin/mkdocs build --strict --quiet
+	@echo ".docs/site/index.html"
+
+.docs/.stamp: requirements-docs.lock
+	"$(PYTHON)" -m venv --clear .docs || python3 -m venv --clear .docs
+	.docs/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-docs.lock
+	touch .docs/.stamp
+
 $(VENV)/.stamp: setup.py requirements.lock
 	@for python in "$(PYTHON)" python3; do \
 	    if "$$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null; then \
@@ -50,4 +60,4 @@ $(VENV)/.stamp: setup.py requirements.lock
 	touch $(VENV)/.stamp
 
 clean:
-	rm -rf $(VENV) .judges build dist *.egg-info
+	rm -rf $(VENV) .judges .docs build dist *.egg-info
