@@ -28,6 +28,7 @@ from satkeras.reports.summary import LayerSummary, Summary, summary
 from satkeras.reports.tensorboard import TensorBoardQuantization
 from satkeras.saving import load_model, save_model
 from satkeras.schemes import SCHEMES, Scheme
+from satkeras.training.batch_norm import reestimate_batch_norm
 from satkeras.training.distiller import Distiller
 from satkeras.training.optimizers import learned_variables, undecayed_variables
 from satkeras.training.phases import freeze, set_phase, set_thresholds
@@ -49,6 +50,7 @@ __all__ = [
     "learned_variables",
     "load_model",
     "quantize_model",
+    "reestimate_batch_norm",
     "save_integer_weights",
     "save_model",
     "set_phase",

@@ -55,15 +55,15 @@ def set_ranges(model: keras.Model, batches: CheckedBatches, pretrained: keras.Mo
         }
 
         def corrected(node, inputs, before=before):
-            return shifts[node].output(inputs, before[node]) if node in shifts else _call(node, inputs)
+            return shifts[node].output(inputs, before[node]) if node in shifts else call_node(node, inputs)
 
-        for _ in _walk(graph, batch, corrected):
+        for _ in walk(graph, batch, corrected):
             pass
     for shift in shifts.values():
         shift.apply()
 
 
-def _walk(graph: Graph, batch, compute: Callable) -> Iterator[tuple[Node, list, tf.Tensor]]:
+def walk(graph: Graph, batch, compute: Callable) -> Iterator[tuple[Node, list, tf.Tensor]]:
     """Runs a batch through a graph; yields each node with its inputs and its output, and lets go of what was read."""
     readers_left = {node: len(graph.consumers(node)) for node in graph.nodes}
     values: dict[Node, tf.Tensor] = dict(zip(graph.inputs, map(tf.constant, batch), strict=True))
@@ -80,10 +80,11 @@ def _walk(graph: Graph, batch, compute: Callable) -> Iterator[tuple[Node, list, 
 
 
 def _float_walk(graph: Graph, batch, trained: bool):
-    return _walk(graph, batch, lambda node, inputs: _without_quantizer(node, inputs, trained))
+    return walk(graph, batch, lambda node, inputs: _without_quantizer(node, inputs, trained))
 
 
-def _call(node: Node, inputs: list) -> tf.Tensor:
+def call_node(node: Node, inputs: list) -> tf.Tensor:
+    """What a node's layer returns in inference mode."""
     mode = {"training": False} if node.layer._expects_training_arg else {}
     return node.layer(inputs if len(inputs) > 1 else inputs[0], **mode)
 
@@ -100,15 +101,16 @@ def _without_quantizer(node: Node, inputs: list, trained: bool) -> tf.Tensor:
         output = layer.layer.call(x)
         config.set_quantize_weights(layer.layer, [latent])
         return output
-    if not trained and _is_correctable_norm(node):
+    if not trained and is_correctable_norm(node):
         mean, variance, _ = moments_of(x)
-        return _normalized(layer, x, mean, variance)
+        return normalized(layer, x, mean, variance)
     if float_class(layer) is not type(layer):  # one of satkeras' own, which rounds biases or means
         return float_class(layer).call(layer, x)
-    return _call(node, inputs)
+    return call_node(node, inputs)
 
 
-def _normalized(norm: keras.layers.BatchNormalization, x, mean, variance) -> tf.Tensor:
+def normalized(norm: keras.layers.BatchNormalization, x, mean, variance) -> tf.Tensor:
+    """What a batch norm returns with other statistics than its own."""
     gamma, beta = (norm.gamma if norm.scale else None), (norm.beta if norm.center else None)
     y = tf.nn.batch_normalization(
         tf.cast(x, tf.float32), np.float32(mean), np.float32(variance), beta, gamma, norm.epsilon
@@ -116,7 +118,8 @@ def _normalized(norm: keras.layers.BatchNormalization, x, mean, variance) -> tf.
     return tf.cast(y, x.dtype)
 
 
-def _is_correctable_norm(node: Node) -> bool:
+def is_correctable_norm(node: Node) -> bool:
+    """Whether a node is a batch norm whose statistics may change: not a frozen one."""
     is_norm = isinstance(node.layer, keras.layers.BatchNormalization)
     return is_norm and node.layer.trainable and node.training is not False
 
@@ -126,7 +129,7 @@ def _is_corrected(node: Node, graph: Graph) -> bool:
     if sum(other.layer is node.layer for other in graph.nodes) > 1:
         return False
     if kind_of(node) is Kind.BATCH_NORM:
-        return _is_correctable_norm(node)
+        return is_correctable_norm(node)
     if not has_quantizer(node.layer) or quantizes_tensor(node.layer):
         return False
     readers = [kind_of(reader) for reader in graph.consumers(node)]
@@ -158,13 +161,13 @@ class _Shift:
 
     def output(self, inputs: list, before: tuple) -> tf.Tensor:
         """The layer's output for a batch, corrected by the change in this batch alone; takes note of the change."""
-        plain = None if kind_of(self.node) is Kind.BATCH_NORM else _call(self.node, inputs)
+        plain = None if kind_of(self.node) is Kind.BATCH_NORM else call_node(self.node, inputs)
         after = moments_of(_seen(self.node, inputs, plain))
         self.before.add(*before)
         self.after.add(*after)
         # In the layer itself, because the rounding of a bias behind it reads its variables.
         self._set(self._corrected(before[:2], after[:2]))
-        return _call(self.node, inputs)
+        return call_node(self.node, inputs)
 
     def undo(self) -> None:
         """Gives the layer back what it had, for the float model to run on."""

@@ -9,7 +9,9 @@ import numpy as np
 import tensorflow as tf
 
 from satkeras._compat import call_of, keras
-from satkeras.calibration.data import Batches
+from satkeras.calibration.data import Batches, InputData
+from satkeras.models.graph import read_graph
+from satkeras.models.insertion import has_quantizer
 from satkeras.quantizers import InputQuantizer
 
 QUIET_SECONDS = 2.0  # what takes longer shows how far it is
@@ -55,6 +57,23 @@ class CheckedBatches:
                 bar.update(done)
         if strays:
             warnings.warn(f"{argument} has {strays} values outside the input range; they are clipped", stacklevel=2)
+
+
+def checked_batches(model: keras.Model, data: InputData, size: int | None = None) -> CheckedBatches:
+    """The batches of some data for a quantized model, in the units of its inputs.
+
+    Args:
+      model: what `quantize_model` returned.
+      data: as `calibration_data`; errors call it "data".
+      size: how many examples make a batch; as many as memory likes by default.
+    """
+    graph = read_graph(model)
+    quantizers = {
+        node.inputs[0].layer.name: node.layer.quantize_config.quantizer
+        for node in graph.nodes
+        if has_quantizer(node.layer) and isinstance(node.layer.quantize_config.quantizer, InputQuantizer)
+    }
+    return CheckedBatches(Batches(data, model, "data", size or batch_size_for(model)), quantizers)
 
 
 def _checked(values: np.ndarray, required, quantizer: InputQuantizer, argument: str) -> np.ndarray:

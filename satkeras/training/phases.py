@@ -8,15 +8,14 @@ import numpy as np
 import tensorflow as tf
 
 from satkeras._compat import first_call, keras, output_variables, value_of, weight_variables
-from satkeras.calibration.data import Batches, InputData
+from satkeras.calibration.data import InputData
 from satkeras.calibration.sampling import Sample
-from satkeras.calibration.units import CheckedBatches, batch_size_for
+from satkeras.calibration.units import checked_batches
 from satkeras.formulas.kernels import FIXED, OFF, SOFT
 from satkeras.models.checks import student_of
 from satkeras.models.graph import read_graph
 from satkeras.models.insertion import has_quantizer, quantizes_tensor
 from satkeras.models.stored import stored_step
-from satkeras.quantizers import InputQuantizer
 from satkeras.quantizers.staircases import StepQuantizer
 from satkeras.reports.integers import first_codes
 
@@ -129,12 +128,7 @@ def set_thresholds(model: keras.Model, data: InputData) -> None:
     """
     found = {staircase.wrapper: staircase for staircase in required_staircases(model) if staircase.is_activation}
     graph = read_graph(model)
-    quantizers = {
-        node.inputs[0].layer.name: node.layer.quantize_config.quantizer
-        for node in graph.nodes
-        if has_quantizer(node.layer) and isinstance(node.layer.quantize_config.quantizer, InputQuantizer)
-    }
-    batches = CheckedBatches(Batches(data, model, "data", batch_size_for(model)), quantizers)
+    batches = checked_batches(model, data)
     next(iter(batches))  # raises for data that do not fit, whether or not there is anything to set
     nodes = [node for node in graph.nodes if node.layer in found and _needs_thresholds(found[node.layer])]
     if not nodes:
