@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import numpy as np
-from sklearn.cluster import KMeans
 
 # More values do not move the centres by anything that matters; every rank is kept, so the tails are.
 LARGEST_SAMPLE = 20_000
@@ -43,6 +42,8 @@ def activation_thresholds(scaled, levels: Sequence[int]) -> np.ndarray:
 
 
 def _midways(scaled, levels: Sequence[int]) -> np.ndarray:
+    from sklearn.cluster import KMeans  # half a second, of use to scheme "qn" alone
+
     values = np.sort(np.asarray(scaled, np.float64), axis=None)
     if not np.isfinite(values).all():
         raise ValueError("its values hold NaN or infinity")

@@ -32,3 +32,34 @@ def test_keras_3_imported_first():
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(SCRIPT)], env=clean, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.strip() == "works"
+
+
+NEW_PACKAGES = """
+    import sys
+    import tensorflow_model_optimization
+    before = set(sys.modules)
+    import satkeras, tflite_export
+    print(*sorted({name.split(".")[0] for name in set(sys.modules) - before}))
+"""
+
+
+def test_what_is_imported_beyond_tfmots_own_imports():
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(NEW_PACKAGES)], capture_output=True, text=True)
+    assert done.stdout.split() == ["satkeras", "tflite_export"], done.stderr[-3000:]
+
+
+IMPORT_TIMES = """
+    import time
+    start = time.perf_counter()
+    import tensorflow_model_optimization
+    middle = time.perf_counter()
+    import satkeras
+    print((time.perf_counter() - middle) / (middle - start))
+"""
+
+
+def test_importing_takes_hardly_longer_than_tfmot():
+    """A tenth more is the limit; a busy machine has three tries."""
+    command = [sys.executable, "-c", textwrap.dedent(IMPORT_TIMES)]
+    runs = (subprocess.run(command, capture_output=True, text=True, check=True) for _ in range(3))
+    assert any(float(done.stdout) < 0.1 for done in runs)
