@@ -31,12 +31,15 @@ from satkeras.schemes import SCHEMES, Scheme
 from satkeras.training.batch_norm import reestimate_batch_norm
 from satkeras.training.distiller import Distiller
 from satkeras.training.optimizers import learned_variables, undecayed_variables
+from satkeras.training.oscillations import FreezesOscillations, FreezingSGD
 from satkeras.training.phases import freeze, set_phase, set_thresholds
 from satkeras.training.transition_rate import TransitionRateSGD
 
 __all__ = [
     "SCHEMES",
     "Distiller",
+    "FreezesOscillations",
+    "FreezingSGD",
     "IntegerWeight",
     "LayerSummary",
     "QuantParams",

@@ -185,11 +185,32 @@ class Quantizer(tfmot.quantization.keras.quantizers.Quantizer, abc.ABC):
         Raises:
           ValueError: `num_bits` is None.
         """
+        steps = tf.round(self(latent, False, variables) / self._scale_along(latent, variables))
+        return steps + float(self.zero_point)
+
+    def nearest_levels(self, integers) -> tf.Tensor:
+        """The levels of the grid nearest to a float32 tensor in integers."""
+        lowest, highest = map(float, self.levels)
+        steps = tf.round((integers - lowest) / float(self.spacing)) * float(self.spacing)
+        return tf.clip_by_value(lowest + steps, lowest, highest)
+
+    def latent_at(self, integers, latent, variables: Mapping[str, Any]) -> tf.Tensor:
+        """Latent weights in the middle of what rounds to these integers, the tensor's scale being that of `latent`.
+
+        By default the quantized weights themselves, for quantizers that transform nothing but the grid.
+
+        Args:
+          integers: levels, a float32 tensor of the weight's shape.
+          latent: the latent weight.
+          variables: what `build` returned.
+        """
+        return (integers - float(self.zero_point)) * self._scale_along(latent, variables)
+
+    def _scale_along(self, latent, variables) -> tf.Tensor:
+        """`scale`, in a shape that goes with the weight's."""
         scale = tf.convert_to_tensor(self.scale(variables, latent))
         axis = self.channel_axis(len(latent.shape))
-        if scale.shape.rank and axis is not None:
-            scale = tf.reshape(scale, [-1] + [1] * (len(latent.shape) - axis - 1))
-        return tf.round(self(latent, False, variables) / scale) + float(self.zero_point)
+        return tf.reshape(scale, [-1] + [1] * (len(latent.shape) - axis - 1)) if scale.shape.rank else scale
 
     @property
     def zero_point(self) -> int:

@@ -93,6 +93,11 @@ class DoReFaWeightQuantizer(Quantizer):
         # tanh undone. It is all but linear for small weights; large ones are kept out of its flat ends.
         return np.arctanh(weight / largest * np.tanh(min(largest, 1.0)))
 
+    def latent_at(self, integers, latent, variables):
+        largest = tf.reduce_max(tf.abs(tf.tanh(tf.cast(latent, tf.float32))))
+        # In float32 tanh is 1 from 9 on.
+        return tf.atanh(tf.minimum(largest, 1 - 2.0**-24) * integers / self.levels[1])
+
     def unrounded(self, latent, variables):
         return clamp_weights(tf.cast(latent, tf.float32)) * magnitude_of(variables)
 

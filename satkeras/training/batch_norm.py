@@ -32,8 +32,8 @@ def reestimate_batch_norm(model: keras.Model, data: InputData, batch_size: int |
         there is no batch norm that is not frozen.
 
     References:
-      Wu and Johnson 2021, Rethinking "Batch" in BatchNorm (arXiv:2105.07576), section 3: PreciseBN. For quantized
-      networks: Nagel et al. 2022 (arXiv:2203.11086), section 2.3.
+      Wu and Johnson 2021, Rethinking "Batch" in BatchNorm (arXiv:2105.07576): PreciseBN. For quantized networks: Nagel
+      et al. 2022 (arXiv:2203.11086).
     """
     require_quantized(model, "reestimate_batch_norm")
     graph = read_graph(model)

@@ -7,10 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from satkeras._compat import keras, serializable
-from satkeras.models.wrapper import quantization_of
-
-# At 8 bits a step is so small that nearly every update changes some integer, and none matters.
-FEWEST_UNSTEERED_BITS = 8
+from satkeras.training.low_bit_kernels import low_bit_kernels
 
 
 @serializable
@@ -110,19 +107,11 @@ class TransitionRateSGD(keras.optimizers.SGD):
         if getattr(self, "_built", False):
             return
         super().build(var_list)
-        self._kernels, self._held = self._no_dependency({}), self._no_dependency(set())
-        for variable in var_list:
-            quantization = quantization_of(variable)
-            if quantization is not None and (quantization[0].width or FEWEST_UNSTEERED_BITS) < FEWEST_UNSTEERED_BITS:
-                self._kernels[self._var_key(variable)] = quantization
-                self._held.update(map(self._var_key, quantization[1].values()))
-        if not self._kernels:
-            raise ValueError(
-                "TransitionRateSGD needs a model with kernels of fewer than 8 bits that train, as "
-                f'satkeras.quantize_model(model, "sat", weight_bits=4) makes it. Received: {len(var_list)} variables, '
-                "none of them such a kernel; tf_keras.optimizers.SGD trains them"
-            )
-        self._weights = sum(v.shape.num_elements() for v in var_list if self._var_key(v) in self._kernels)
+        kernels = low_bit_kernels(var_list, type(self).__name__)
+        self._kernels = self._no_dependency({self._var_key(kernel): of for kernel, of in kernels})
+        held = (variable for _, (_, variables) in kernels for variable in variables.values())
+        self._held = self._no_dependency(set(map(self._var_key, held)))
+        self._weights = sum(kernel.shape.num_elements() for kernel, _ in kernels)
 
     def update_step(self, gradient, variable):
         key = self._var_key(variable)
