@@ -14,7 +14,7 @@ from satkeras._compat import (
 from satkeras.calibration.data import Batches, InputData
 from satkeras.calibration.equalization import equalize_channels
 from satkeras.calibration.input_ranges import input_quantizers
-from satkeras.calibration.kernels import calibrate_weights, carry_over_latent_weights, undo_weight_transforms
+from satkeras.calibration.kernels import calibrate_weights, carry_over, undo_weight_transforms
 from satkeras.calibration.ranges import set_ranges
 from satkeras.calibration.units import CheckedBatches
 from satkeras.calibration.zeros import warn_about_lost_zeros
@@ -24,6 +24,7 @@ from satkeras.models.checks import (
     require_int8_grids,
     require_quantizable,
     require_quantized,
+    require_same_input_range,
     require_supported,
 )
 from satkeras.models.graph import Graph, build_model, in_form_of, read_graph
@@ -60,11 +61,12 @@ def quantize_model(
 
     With `weight_bits=None, activation_bits=None` the copy stays in full precision but has its weights clamped and
     rescaled as the scheme does: the first of SAT's two training stages. Pass what it became to `quantize_model` again
-    for the second.
+    for the second. A quantized model can be passed again at other widths, too, so that they shrink step by step: its
+    latent weights, clip values, ranges and batch norms go over (`calibration_data` would set ranges anew).
 
     Args:
       model: a built functional or Sequential model of tf_keras or of Keras 3, the path of a `.keras` or `.h5` file of
-        one, or a full-precision model that this function returned. It may hold other models, TensorFlow operators and
+        one, or a model that this function returned. It may hold other models, TensorFlow operators and
         Lambdas of them, and preprocessing: see `check_model` for what becomes of them.
       scheme: a name in `satkeras.SCHEMES` ("sat", "dorefa", ...) or a `Scheme`.
       weight_bits: 2 to 8, or None for full precision; as the scheme says (4) by default. For "qn" 1 to 5, 8, and
@@ -120,6 +122,8 @@ def quantize_model(
     source = read_graph(float_model)
     require_copied_regularizers(source)
     codes = input_quantizers(input_range, float_model)
+    if not was_float:
+        require_same_input_range(model, codes)
     calibration = None
     if calibration_data is not None:
         calibration = CheckedBatches(Batches(calibration_data, float_model, "calibration_data"), codes, bool(verbose))
@@ -140,7 +144,7 @@ def quantize_model(
     warn_about_lost_zeros(result)
     calibrate_weights(result)
     if not was_float:
-        carry_over_latent_weights(model, result)
+        carry_over(model, result)
     elif calibration is not None:
         undo_weight_transforms(result)
     if calibration is not None:

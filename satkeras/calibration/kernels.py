@@ -2,8 +2,10 @@
 
 from typing import Any
 
-from satkeras._compat import keras, weight_variables
-from satkeras.models.insertion import has_quantizer
+from satkeras._compat import keras, output_variables, value_of, weight_variables
+from satkeras.models.graph import Node, read_graph
+from satkeras.models.insertion import has_quantizer, quantizes_tensor
+from satkeras.quantizers import Quantizer
 
 
 def calibrate_weights(model: keras.Model) -> None:
@@ -18,11 +20,12 @@ def undo_weight_transforms(model: keras.Model) -> None:
         kernel.assign(quantizer.latent_of(kernel.numpy(), variables))
 
 
-def carry_over_latent_weights(source: keras.Model, target: keras.Model) -> None:
-    """Gives kernels and weight quantizers of `target` the latent kernel and variables of the same layer in `source`.
+def carry_over(source: keras.Model, target: keras.Model) -> None:
+    """Gives the quantizers of `target` what those of the same layers and tensors in `source` have learned.
 
-    From a clamped full-precision model to the next stage. A layer whose quantizer is of another class has another
-    transform: it starts at the weights that `source` computes with.
+    From a model at other widths, or of the clamped full-precision stage, to the next stage: latent kernels, magnitudes,
+    clip values and ranges stay, a step grows with the root of the levels that are lost. A kernel whose quantizer is of
+    another class has another transform: it starts at the weights that `source` computes with.
     """
     known = kernels_of(source)
     for name, (latent, quantizer, variables) in kernels_of(target).items():
@@ -31,8 +34,34 @@ def carry_over_latent_weights(source: keras.Model, target: keras.Model) -> None:
             latent.assign(quantizer.latent_of(latent.numpy(), variables))
             continue
         latent.assign(trained)
-        for shared in set(quantizer.declared_variables) & set(before.declared_variables):
-            variables[shared.name].assign(values[shared.name])
+        _carry_over_variables(before, values, quantizer, variables)
+    tensors = {layer.name: output_variables(layer) for layer in source.layers if quantizes_tensor(layer)}
+    for node in read_graph(target).nodes:
+        if not quantizes_tensor(node.layer):
+            continue
+        quantizer, variables = output_variables(node.layer)
+        # A branch off a stream has no quantizer of its own where both are as wide: then it had the stream's.
+        for before, values in (tensors[name] for name in _quantizers_up_to(node) if name in tensors):
+            if type(before) is type(quantizer):
+                _carry_over_variables(before, values, quantizer, variables)
+                break
+
+
+def _quantizers_up_to(node: Node) -> list[str]:
+    """The name of a layer that quantizes a tensor, and of those that quantize it before."""
+    return [node.layer.name, *_quantizers_up_to(node.inputs[0])] if quantizes_tensor(node.layer) else []
+
+
+def _carry_over_variables(before: Quantizer, values, quantizer: Quantizer, variables) -> None:
+    shapes = [{(one.name, one.shape) for one in each.declared_variables} for each in (before, quantizer)]
+    if shapes[0] != shapes[1]:  # another number of levels has other thresholds, full precision has no step
+        return
+    for declared in quantizer.declared_variables:
+        value = values[declared.name]
+        if declared.role == "step" and before.num_bits != quantizer.num_bits:
+            # As LSQ's first step goes with the levels; its range, at 8 bits far beyond the weights, would not do.
+            value = value_of(value) * (before.levels[1] / quantizer.levels[1]) ** 0.5
+        variables[declared.name].assign(value)
 
 
 def kernels_of(model: keras.Model) -> dict[str, Any]:

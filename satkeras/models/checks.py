@@ -1,6 +1,6 @@
 """What a model must be, checked before anything is built."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from satkeras.models.keras3 import is_keras3
 from satkeras.models.layers import Kind, kind_of
 from satkeras.models.placement import Placement
 from satkeras.models.rewriting import CoreModel
+from satkeras.quantizers import InputQuantizer
 from satkeras.quantizers.int8 import activation_levels_in_int8, weight_spread
 
 _TFMOT_QUANTIZATION = "tensorflow_model_optimization.python.core.quantization."
@@ -73,11 +74,11 @@ def require_quantized(model, caller: str) -> None:
 
 
 def require_quantizable(model, caller: str) -> None:
-    """Raises unless `model` is a float model, or a full-precision clamped one, that can be read layer by layer.
+    """Raises unless `model` is a float model, or one with satkeras quantizers, that can be read layer by layer.
 
     Raises:
-      TypeError: not a tf_keras model; ValueError: subclassed, unbuilt, empty, already quantized, or with weights that
-        are not finite.
+      TypeError: not a tf_keras model; ValueError: subclassed, unbuilt, empty, quantized by tfmot itself, or with
+        weights that are not finite.
     """
     _require_tf_keras(model, caller)
     if not isinstance(model, keras.Sequential) and not model._is_graph_network:
@@ -95,20 +96,34 @@ def require_quantizable(model, caller: str) -> None:
             f"{caller} needs a float model. Received: {model.name!r}, quantized or annotated by tfmot itself in "
             f"{_few(tfmots)}. Pass the float model from before"
         )
-    rounded = [
-        layer.name for layer in model.layers if has_quantizer(layer) and layer.quantize_config.quantizer.num_bits
-    ]
-    if rounded:
-        raise ValueError(
-            f"{caller} needs a float or a full-precision clamped model. Received: {model.name!r}, already quantized in "
-            f"{_few(rounded)}. satkeras.strip(model) gives the float model inside it"
-        )
     broken = [variable.name for variable in model.weights if not _is_finite(variable)]
     if broken:
         raise ValueError(
             f"{caller} needs finite weights. Received: {model.name!r} with NaN or infinity in {_few(broken)}: its "
             "training diverged; load weights from before"
         )
+
+
+def require_same_input_range(model: keras.Model, quantizers: Mapping[str, InputQuantizer]) -> None:
+    """Raises unless the inputs of a quantized model have the ranges that are asked for.
+
+    Args:
+      model: a quantized model.
+      quantizers: the quantizer of each input, by the name of its InputLayer.
+
+    Raises:
+      ValueError: an input has another range.
+    """
+    for node in read_graph(model).nodes:
+        own = node.layer.quantize_config.quantizer if has_quantizer(node.layer) else None
+        if isinstance(own, InputQuantizer):
+            name = node.inputs[0].layer.name
+            asked = quantizers[name]
+            if (own.low, own.high) != (asked.low, asked.high):
+                raise ValueError(
+                    f"Input {name!r} of {model.name!r} was trained with input_range=({own.low}, {own.high}). Received: "
+                    f"input_range=({asked.low}, {asked.high})"
+                )
 
 
 def require_supported(core: CoreModel) -> None:

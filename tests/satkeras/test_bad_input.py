@@ -103,14 +103,6 @@ MODELS = {
         lambda: functional(lambda x: layers.ReLU(name="r")(layers.BatchNormalization(name="b")(x))),
         "needs a model with a convolution or dense layer. Received: 'functional' with 'input_.*', 'b', 'r'",
     ),
-    "quantized": (
-        lambda: quantize_model(small_model()),
-        r"'small', already quantized in 'quant_input.*', 2 more. satkeras.strip\(model\) gives the float model",
-    ),
-    "weights only, quantized": (
-        lambda: quantize_model(small_model(), activation_bits=None),
-        "already quantized in 'quant_conv', 'quant_logits'. satkeras.strip",
-    ),
     "quantized by tfmot": (
         lambda: tfmot_quantize.quantize_model(small_model()),
         "float model. Received: 'small', quantized or annotated by tfmot itself in 'quantize_layer.*', 'q.*Pass",
