@@ -1,8 +1,11 @@
-"""Weights on a grid in [-1, 1]: DoReFa's tanh transform and its two grids, and the rescale of SAT."""
+"""Weights on a grid in [-1, 1]: DoReFa's tanh transform, its grids, and the rescale of SAT."""
 
 import tensorflow as tf
 
-from satkeras.formulas.rounding import round_ste
+from satkeras.formulas.rounding import round_ste, straight_through
+
+# Of k_pool^2 / n_in, as the variance of the last layer: SAT calls that enough for its Rule I.
+ENOUGH = 0.1
 
 
 def clamp_weights(weights):
@@ -42,6 +45,49 @@ def symmetric_grid_ste(clamped, num_bits):
     """
     n = float(2 ** (num_bits - 1) - 1)
     return round_ste(clamped * n) / n
+
+
+def centred_grid_ste(clamped, num_bits):
+    """`(2 clip(floor(2^k (x + 1) / 2), 0, 2^k - 1) + 1) / 2^k - 1`: 2^k bins of one width, each at its middle.
+
+    The result times 2^k is an odd integer in [-(2^k - 1), 2^k - 1], as with `odd_grid_ste`, whose two outermost bins
+    are half as wide as the others. Straight-through gradient.
+
+    Args:
+      clamped: float tensor in [-1, 1].
+      num_bits: k.
+
+    References:
+      The authors of SAT, in the code of AdaBits, as the grid for few bits.
+    """
+    bins = float(2**num_bits)
+    position = (clamped + 1.0) * (bins / 2.0)
+    middle = tf.clip_by_value(tf.floor(position), 0.0, bins - 1.0) + 0.5
+    return straight_through(middle, position) * (2.0 / bins) - 1.0
+
+
+def rule_stddev(outputs, inputs, averaged=None):
+    """The standard deviation that SAT's two training rules leave a kernel that no batch norm follows.
+
+      Rule II   1 / sqrt(n_out), so that gradients keep their size from layer to layer
+      Rule I    VAR well below k_pool^2 / n_in in the last layer, so that logits do not saturate the cross-entropy;
+                "below a tenth is enough"
+
+    The smaller of the two. On ImageNet it is Rule II's, which is all that the paper's formula has: 1000 classes of 1280
+    features after a 7x7 pool allow 0.1 * 49 / 1280 = 1 / 261. With 100 classes and a 4x4 pool Rule I decides.
+
+    Args:
+      outputs: n_out, output units; for convolutions, times the kernel's area.
+      inputs: n_in, features that a unit reads.
+      averaged: k_pool^2, how many positions the pool before the last layer averages; None where Rule I does not apply.
+
+    References:
+      SAT, section 3: Efficient Training Rules I and II.
+    """
+    variance = 1 / outputs
+    if averaged is not None:
+        variance = min(variance, ENOUGH * averaged / inputs)
+    return variance**0.5
 
 
 def rescale_factor(quantized, target_stddev):

@@ -11,6 +11,7 @@ convolutions ask for branches off it through a quantizer of its own. So does a q
 
 import dataclasses
 import functools
+import math
 from collections.abc import Mapping
 from typing import TypeAlias
 
@@ -91,6 +92,18 @@ def last_layers(graph: Graph) -> set[Node]:
     return {node for node in graph.nodes if _is_linear(node) and node not in after}
 
 
+def _averaged_before(node: Node) -> int:
+    """How many positions of an image the average pool before a layer joins to one; 1 without a pool."""
+    (before,) = node.inputs
+    while kind_of(before) is Kind.PASS and len(before.inputs) == 1:
+        (before,) = before.inputs
+    if isinstance(before.layer, keras.layers.GlobalAveragePooling2D):
+        return math.prod(before.inputs[0].shape[:2])
+    if isinstance(before.layer, keras.layers.AveragePooling2D):
+        return math.prod(before.layer.pool_size)
+    return 1
+
+
 def _is_linear(node: Node) -> bool:
     return kind_of(node) is Kind.LINEAR
 
@@ -115,6 +128,7 @@ class _Walk:
         return pattern.specialized(
             depthwise=isinstance(node.layer, keras.layers.DepthwiseConv2D),
             transposed=isinstance(node.layer, keras.layers.Conv2DTranspose),
+            averaged=_averaged_before(node) if self._last.issuperset(calls) else None,
         )
 
     def is_stored(self, node: Node) -> bool:

@@ -8,11 +8,12 @@ import tensorflow as tf
 from satkeras._compat import serializable
 from satkeras.formulas import kernels
 from satkeras.formulas.rounding import step_size
-from satkeras.formulas.weights import clamp_weights, odd_grid_ste, symmetric_grid_ste
+from satkeras.formulas.weights import centred_grid_ste, clamp_weights, odd_grid_ste, symmetric_grid_ste
 from satkeras.quantizers.base import Quantizer, QuantizerVariable, check_num_bits
 from satkeras.quantizers.quant_params import activation_levels
 
-GRIDS = ("odd", "symmetric")
+_ROUNDED = {"odd": odd_grid_ste, "centred": centred_grid_ste, "symmetric": symmetric_grid_ste}
+GRIDS = tuple(_ROUNDED)
 
 
 def magnitude_of(variables):
@@ -27,26 +28,30 @@ class DoReFaWeightQuantizer(Quantizer):
 
     Forward, `t = tanh(w) / max|tanh(w)|`, `a = 2^k - 1`, `n = 2^(k-1) - 1`:
 
-      odd grid        Q = 2 round(a (t + 1) / 2) / a - 1       integers Q a: odd, -a .. a, no zero
-      symmetric grid  Q = round(n t) / n                       integers Q n: -n .. n
+      odd grid        Q = 2 round(a (t + 1) / 2) / a - 1                       integers Q a: odd, -a .. a, no zero
+      centred grid    Q = (2 min(floor(2^k (t + 1) / 2), a) + 1) / 2^k - 1     integers Q 2^k: the same
+      symmetric grid  Q = round(n t) / n                                       integers Q n: -n .. n
+
+    The centred grid has bins of one width; the odd grid's two outermost are half as wide.
 
     The quantized weight is `m Q`. The magnitude m is a constant: 1, as in the paper, or the largest magnitude of the
     pretrained weight that the layer was calibrated to start from.
 
     Gradient: straight through the rounding; tanh and the maximum are differentiated.
 
-    int8 holds the odd grid up to 7 bits (at 8 bits it would need -255 .. 255) and the symmetric grid at every width;
+    int8 holds odd integers up to 7 bits (at 8 bits they would be -255 .. 255) and the symmetric grid at every width;
     int4 holds the symmetric grid only. So the default is the paper's odd grid up to 7 bits and the symmetric grid at 8.
 
     Args:
       num_bits: 2 to 8; None applies the tanh transform without rounding (the clamped full-precision stage of SAT).
-      grid: "odd", "symmetric", or None for the default of the width.
+      grid: "odd", "centred", "symmetric", or None for the default of the width.
 
     Raises:
       TypeError, ValueError: num_bits or grid is not one of these.
 
     References:
-      DoReFa-Net, eq. 9. The symmetric grid: CEA N2D2, SAT quantizer, mode "Symmetric".
+      DoReFa-Net, eq. 9. The centred grid: SAT's authors, in AdaBits' code. The symmetric grid: CEA N2D2,
+      SAT quantizer, mode "Symmetric".
     """
 
     num_bits: int | None = 4
@@ -56,9 +61,9 @@ class DoReFaWeightQuantizer(Quantizer):
         check_num_bits(self)
         if self.grid not in (*GRIDS, None):
             raise ValueError(f"grid must be one of {GRIDS} or None. Received: grid={self.grid!r}")
-        if self.grid == "odd" and self.num_bits == 8:
+        if self.grid in ("odd", "centred") and self.num_bits == 8:
             raise ValueError(
-                "The odd grid at 8 bits needs integers -255 .. 255, which int8 cannot hold: use 'symmetric'"
+                f"The {self.grid} grid at 8 bits needs integers -255 .. 255, which int8 cannot hold: use 'symmetric'"
             )
 
     @property
@@ -71,8 +76,7 @@ class DoReFaWeightQuantizer(Quantizer):
         clamped = clamp_weights(tf.cast(latent, tf.float32))
         if self.num_bits is None:
             return clamped
-        rounded = odd_grid_ste if self.effective_grid == "odd" else symmetric_grid_ste
-        return rounded(clamped, self.num_bits)
+        return _ROUNDED[self.effective_grid](clamped, self.num_bits)
 
     @property
     def declared_variables(self):
@@ -104,14 +108,16 @@ class DoReFaWeightQuantizer(Quantizer):
     @property
     def levels(self):
         bits = self.require_rounding()
-        top = 2**bits - 1 if self.effective_grid == "odd" else 2 ** (bits - 1) - 1
+        top = 2 ** (bits - 1) - 1 if self.effective_grid == "symmetric" else 2**bits - 1
         return -top, top
 
     @property
     def spacing(self):
-        return 2 if self.effective_grid == "odd" else 1
+        return 1 if self.effective_grid == "symmetric" else 2
 
     def scale(self, variables, latent=None):
+        if self.effective_grid == "centred":
+            return magnitude_of(variables) / 2 ** self.require_rounding()
         return step_size(magnitude_of(variables), self.levels)
 
 

@@ -43,7 +43,7 @@ def test_residual_model(residual_model, quantizers_of):
         "quant_head": SATWeightQuantizer(4),
         "quant_head_relu_output": UNSIGNED_STREAM,
         # The pooled tensor stays on the stream's 8 bits.
-        "quant_logits": SATWeightQuantizer(8),
+        "quant_logits": SATWeightQuantizer(8, averaged=64),
         "quant_logits_output": SIGNED_STREAM,
     }
 
@@ -167,6 +167,24 @@ def test_only_layers_without_batch_norm_are_rescaled(quantizers_of):
     assert rescaled == {"quant_alone", "quant_partly", "quant_last"}
 
 
+@pytest.mark.parametrize(
+    ("head", "averaged"),
+    {
+        "global": ([layers.GlobalAveragePooling2D()], 64),
+        "global, kept": ([layers.GlobalAveragePooling2D(keepdims=True), layers.Flatten()], 64),
+        "dropped": ([layers.GlobalAveragePooling2D(), layers.Dropout(0.5)], 64),
+        "by parts": ([layers.AveragePooling2D((4, 2)), layers.Flatten()], 8),
+        "largest": ([layers.GlobalMaxPooling2D()], 1),
+        "none": ([layers.Flatten()], 1),
+    }.values(),
+)
+def test_the_last_layer_is_told_what_the_pool_before_it_averages(head, averaged, quantizers_of):
+    stack = [layers.Conv2D(4, 1, name="first"), layers.ReLU(), *head, layers.Dense(5, name="last")]
+    found = quantizers_of(quantize_model(sequential(*stack)))
+    assert found["quant_last"].averaged == averaged
+    assert found["quant_first"].averaged is None
+
+
 def test_depthwise_kernels_are_told_apart(quantizers_of):
     model = sequential(layers.DepthwiseConv2D(3, name="depthwise"), layers.Conv2D(2, 3, name="conv"))
     found = quantizers_of(quantize_model(model))
@@ -229,7 +247,7 @@ def test_preactivation(quantizers_of):
         "quant_stem": SATWeightQuantizer(4),
         "quant_stem_output": SIGNED_STREAM,
         "quant_relu_output": PACTQuantizer(4),
-        "quant_branch": SATWeightQuantizer(4),
+        "quant_branch": SATWeightQuantizer(4, averaged=1),
         "quant_branch_output": SIGNED_STREAM,
         "quant_sum_output": SIGNED_STREAM,
     }

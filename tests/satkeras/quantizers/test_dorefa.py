@@ -10,7 +10,9 @@ from hypothesis.extra import numpy as arrays
 from satkeras.quantizers import DoReFaActivationQuantizer, DoReFaWeightQuantizer
 
 ODD = [(num_bits, "odd") for num_bits in range(2, 8)]
+CENTRED = [(num_bits, "centred") for num_bits in range(2, 8)]
 SYMMETRIC = [(num_bits, "symmetric") for num_bits in range(2, 9)]
+ALL = ODD + CENTRED + SYMMETRIC
 DEGENERATE = {
     "zeros": np.zeros((3, 4)),
     "constant": np.full((3, 4), 0.3),
@@ -22,17 +24,19 @@ DEGENERATE = {
 
 
 def paper(latent, num_bits, grid):
-    """DoReFa, eq. 9: `2 q_k(tanh(w) / (2 max|tanh w|) + 1/2) - 1`; the symmetric grid is N2D2's."""
+    """DoReFa, eq. 9: `2 q_k(tanh(w) / (2 max|tanh w|) + 1/2) - 1`; the other grids are AdaBits' and N2D2's."""
     bounded = np.tanh(np.asarray(latent, np.float64))
     unit = bounded / (2 * np.abs(bounded).max()) + 0.5
     if grid == "odd":
         a = 2**num_bits - 1
         return 2 * np.rint(a * unit) / a - 1
+    if grid == "centred":
+        return 2 / 2**num_bits * (np.clip(np.floor(2**num_bits * unit), 0, 2**num_bits - 1) + 0.5) - 1
     n = 2 ** (num_bits - 1) - 1
     return np.rint(n * (2 * unit - 1)) / n
 
 
-@pytest.mark.parametrize(("num_bits", "grid"), ODD + SYMMETRIC)
+@pytest.mark.parametrize(("num_bits", "grid"), ALL)
 def test_weights_are_the_papers(num_bits, grid):
     latent = np.random.default_rng(num_bits).normal(0, 0.5, (3, 3, 8, 16)).astype(np.float32)
     found = DoReFaWeightQuantizer(num_bits, grid)(tf.constant(latent), True, {}).numpy()
@@ -40,12 +44,12 @@ def test_weights_are_the_papers(num_bits, grid):
     np.testing.assert_allclose(found, paper(latent, num_bits, grid), atol=1e-6)
 
 
-@pytest.mark.parametrize(("num_bits", "grid"), ODD + SYMMETRIC)
+@pytest.mark.parametrize(("num_bits", "grid"), ALL)
 def test_weight_integers_fill_the_grid(num_bits, grid, integers_on_grid):
     latent = np.arctanh(np.linspace(-0.9, 0.9, 4001)).astype(np.float32)
     integers = integers_on_grid(DoReFaWeightQuantizer(num_bits, grid), latent, {})
-    top = 2**num_bits - 1 if grid == "odd" else 2 ** (num_bits - 1) - 1
-    assert set(integers) == set(range(-top, top + 1, 2 if grid == "odd" else 1))
+    top = 2 ** (num_bits - 1) - 1 if grid == "symmetric" else 2**num_bits - 1
+    assert set(integers) == set(range(-top, top + 1, 1 if grid == "symmetric" else 2))
     assert -128 <= integers.min() < integers.max() <= 127
     assert (0 in integers) == (grid == "symmetric")
 
@@ -62,7 +66,11 @@ def test_default_grid(num_bits):
 def test_grids_that_are_refused():
     with pytest.raises(ValueError, match="odd grid at 8 bits needs integers -255 .. 255.*use 'symmetric'"):
         DoReFaWeightQuantizer(8, "odd")
-    with pytest.raises(ValueError, match=r"grid must be one of \('odd', 'symmetric'\) or None. Received: grid='even'"):
+    with pytest.raises(ValueError, match="centred grid at 8 bits needs integers -255 .. 255.*use 'symmetric'"):
+        DoReFaWeightQuantizer(8, "centred")
+    with pytest.raises(
+        ValueError, match=r"grid must be one of \('odd', 'centred', 'symmetric'\) or None. Received: grid='even'"
+    ):
         DoReFaWeightQuantizer(4, "even")
 
 
@@ -73,7 +81,7 @@ def test_full_precision_weights_are_clamped_only():
     np.testing.assert_allclose(found, bounded / np.abs(bounded).max(), rtol=1e-6)
 
 
-@pytest.mark.parametrize(("num_bits", "grid"), [*ODD, *SYMMETRIC, (None, None)])
+@pytest.mark.parametrize(("num_bits", "grid"), [*ALL, (None, None)])
 def test_weight_gradient(num_bits, grid, value_and_gradients):
     """Straight through the rounding; tanh and the maximum are differentiated."""
     rng = np.random.default_rng(1)
@@ -90,7 +98,7 @@ def test_weight_gradient(num_bits, grid, value_and_gradients):
 
 @given(
     latent=arrays.arrays(np.float32, (2, 6), elements=st.floats(-1e3, 1e3, width=32, allow_subnormal=False)),
-    case=st.sampled_from(ODD + SYMMETRIC),
+    case=st.sampled_from(ALL),
 )
 def test_weights_stay_in_order_and_reach_the_end_of_the_grid(latent, case, integers_on_grid):
     quantizer = DoReFaWeightQuantizer(*case)
@@ -101,7 +109,7 @@ def test_weights_stay_in_order_and_reach_the_end_of_the_grid(latent, case, integ
 
 
 @pytest.mark.parametrize("latent", DEGENERATE.values(), ids=DEGENERATE.keys())
-@pytest.mark.parametrize(("num_bits", "grid"), [(2, "odd"), (7, "odd"), (2, "symmetric"), (8, "symmetric")])
+@pytest.mark.parametrize(("num_bits", "grid"), [ODD[0], ODD[-1], CENTRED[0], CENTRED[-1], SYMMETRIC[0], SYMMETRIC[-1]])
 def test_degenerate_weights_stay_on_the_grid(num_bits, grid, latent, integers_on_grid, value_and_gradients):
     quantizer = DoReFaWeightQuantizer(num_bits, grid)
     integers = integers_on_grid(quantizer, latent, {})
