@@ -1,0 +1,1 @@
+"""The papers' claims as tables: `python -m benchmarks.papers --help`."""

@@ -1,0 +1,51 @@
+"""A table's page: means and deviations of the seeds that there are, and what their files are found to do."""
+
+import statistics
+
+from benchmarks import results
+from benchmarks.papers.rows import Place, Table
+
+
+def text(table: Table, place: Place) -> str:
+    """The page of all results with so many epochs a stage, in Markdown."""
+    rows = []
+    for name, row in table.rows.items():
+        found = [results.read(path) for path in sorted(place.results.glob(place.result(name, "*").name))]
+        found = [result for result in found if result and str(result["epochs"]) in result["accuracy"]]
+        if not found:
+            continue
+        last = [100 * result["accuracy"][str(result["epochs"])] for result in found]
+        before = f"{round(table.rows[row.after].stages * place.epochs)} + " if row.after else ""
+        rows.append(
+            (
+                name,
+                f"{before}{found[0]['epochs']}",
+                f"{statistics.mean(last):.2f}" + (f" ± {statistics.stdev(last):.2f}" if len(last) > 1 else ""),
+                ", ".join(f"{accuracy:.2f}" for accuracy in last),
+                f"{100 * found[0]['start']:.2f}" if found[0]["start"] is not None else "",
+                ", ".join(sorted({result["card"] for result in found})),
+                *_of_files([result["file"] for result in found if "file" in result]),
+            )
+        )
+    return results.page(
+        table.title,
+        f"{table.claim}\n\n`python -m benchmarks.papers --table={place.results.name}`: SGD with Nesterov momentum, "
+        f"cosine from {table.learning_rate:g} to 0 in every stage, batch {table.batch_size}, weight decay "
+        f"{table.weight_decay:g}, shifts and mirror images; accuracy on the 10,000 test images after the last epoch, "
+        "in %, with the deviation of the seeds where there are several. *Differ*: integers of any tensor, in LiteRT's "
+        "default or its reference kernels, that differ from their twin's (`benchmarks.papers.files`). On a GPU "
+        "convolutions compute in TF32, TensorFlow's default.\n\n"
+        f"{table.findings}".rstrip(),
+        ("", "epochs", "accuracy", "each seed", "before training", "card", "in the file", "bytes", "differ"),
+        rows,
+    )
+
+
+def _of_files(files: list[dict]) -> tuple[str, str, str]:
+    """Accuracy, bytes and differing integers of a row's files; empty for a row without."""
+    if not files:
+        return "", "", ""
+    differ = sum(count for file in files for count in file["differing"].values())
+    compared = sum(file["integers"] * len(file["differing"]) for file in files)
+    accuracies = ", ".join(f"{100 * file['accuracy']:.2f}" for file in files)
+    return accuracies, f"{files[0]['bytes']:,}", f"{differ:,} of {compared:,}"

@@ -1,0 +1,122 @@
+"""The tables: which claim, which network, which rows."""
+
+import dataclasses
+
+import tf_keras as keras
+
+import satkeras
+from benchmarks.papers.rows import Row, Table
+from examples import architectures
+from satkeras.quantizers import DoReFaWeightQuantizer, SATWeightQuantizer
+
+SAT = satkeras.SCHEMES["sat"]
+
+
+def _rescaled(**options) -> satkeras.Scheme:
+    return dataclasses.replace(SAT, lone_weights=SATWeightQuantizer(**options))
+
+
+WITHOUT_RESCALE = dataclasses.replace(SAT, lone_weights=DoReFaWeightQuantizer())
+CENTRED = dataclasses.replace(
+    SAT, weights=DoReFaWeightQuantizer(grid="centred"), lone_weights=SATWeightQuantizer(grid="centred")
+)
+CIFAR = {"small_images": True, "batch_norm_momentum": 0.9}
+
+SAT_ROWS = {
+    "float": Row(),
+    "float, trained as long": Row(after="float"),
+    "PACT W4A4": Row("pact", (4, 4), after="float"),
+    "LSQ W4A4": Row("lsq", (4, 4), after="float"),
+    "LSQ W4A4, a tenth of the learning rate": Row("lsq", (4, 4), after="float", learning_rate=0.1),
+    "SAT W4A4": Row("sat", (4, 4), after="float"),
+    "SAT W8A8": Row("sat", (8, 8), after="float"),
+    "SAT W4A4, without the rescale": Row(WITHOUT_RESCALE, (4, 4), after="float"),
+    "SAT W4A4, rescaled by the rules": Row(_rescaled(keep_scale=False), (4, 4), after="float"),
+    "SAT W4A4, rescaled as printed": Row(_rescaled(rescale="constant", keep_scale=False), (4, 4), after="float"),
+    "SAT clamped": Row("sat", calibrated=False),
+    "SAT clamped, rescaled as printed": Row(_rescaled(rescale="constant"), calibrated=False),
+    "SAT W4A4, two stages": Row("sat", (4, 4), after="SAT clamped"),
+    "SAT W8A8, two stages": Row("sat", (8, 8), after="SAT clamped"),
+    "ResNet-18": Row(network="resnet18"),
+    "SAT W4A4, taught by a ResNet-18": Row("sat", (4, 4), after="float", teacher="ResNet-18"),
+}
+SAT_TARGETS = (
+    "Targets: SAT W4A4 at least the float network *trained as long*, and above PACT and LSQ beyond their deviations; "
+    "at least 71.7 % (published, after 200 epochs: float 71.30, PACT 64.06, LSQ 69.01, with a teacher 71.66); the "
+    "paper's two stages within 0.5 points of it; the clamped first stage within 0.5 points of float at its end."
+)
+
+
+def _cifar100(name: str, network, findings: str) -> Table:
+    networks = {name: lambda classes: network((32, 32, 3), classes, **CIFAR)}
+    networks["resnet18"] = lambda classes: architectures.resnet18((32, 32, 3), classes, **CIFAR)
+    return Table(f"SAT on CIFAR-100: {name}", SAT_TARGETS, "cifar100", networks, SAT_ROWS, epochs=45, findings=findings)
+
+
+V2_FINDINGS = """\
+Found so far, by one seed, so that differences below a point say little: SAT W4A4 is a point above the float network
+that it comes from, and half a point below the float network trained as long; PACT and LSQ by the same recipe come
+as far. The clamped first stage, which with the rescale as printed stayed at 60.1 %, trains like float by the rules:
+0.8 points below at its end (target 0.5), and W4A4 from it 0.6 below W4A4 from float (64.7 % as printed). Not run
+yet: the other seeds, W8A8, the rows without the rescale and with the other one, the teacher."""
+V1_FINDINGS = """\
+Found so far, by one or two seeds: here the paper's two stages are the best recipe by far, 2.5 points above the
+float network trained as long and above SAT, PACT and LSQ from float; the clamped stage alone is 2.1 above float.
+SAT W4A4 from float equals the float network trained as long (two seeds), a point above PACT and LSQ. Not run yet:
+the third seed, W8A8, the rows without the rescale and with the other one, the teacher."""
+RESNET20_FINDINGS = """\
+Found so far, by one seed: 60 epochs from a float network of 90.4 % do not reach the targets, which are from 92.9 %
+in float; W4A4 is 0.2 points above its float network. Not run yet: three bits, PACT, LSQ, the centred grid, the
+other seeds."""
+
+
+def _resnet20(classes: int) -> keras.Model:
+    return architectures.resnet20((32, 32, 3), classes, batch_norm_momentum=0.9)
+
+
+def _resnet20_rows() -> dict[str, Row]:
+    rows = {"float": Row(stages=2)}
+    for scheme, title in (("sat", "SAT"), ("pact", "PACT"), ("lsq", "LSQ")):
+        for bits in (4, 3, 2):
+            rows[f"{title} W{bits}A{bits}"] = Row(scheme, (bits, bits), after="float")
+    for bits in (4, 3, 2):
+        rows[f"SAT W{bits}A{bits}, taught by float"] = Row("sat", (bits, bits), after="float", teacher="float")
+        rows[f"SAT W{bits}A{bits}, centred, taught by float"] = Row(
+            CENTRED, (bits, bits), after="float", teacher="float"
+        )
+    return rows
+
+
+def _quantization_networks_rows() -> dict[str, Row]:
+    rows = {"float": Row(stages=2)}
+    for levels, title in (("ternary", "ternary"), ("3bit+-2", "W(±2)"), ("3bit+-4", "W(±4)")):
+        for bits, phases in ((8, ("weights",)), (2, ("weights", "activations", "both"))):
+            rows[f"{title} A{bits}"] = Row(
+                "qn", (levels, bits), after="float", learning_rate=0.1, phases=phases, stages=2
+            )
+    return rows
+
+
+TABLES = {
+    "mobilenet_v2": _cifar100("MobileNetV2", architectures.mobilenet_v2, V2_FINDINGS),
+    "mobilenet_v1": _cifar100("MobileNetV1", architectures.mobilenet_v1, V1_FINDINGS),
+    "resnet20": Table(
+        "ResNet-20 on CIFAR-10 at 4, 3 and 2 bits",
+        "Targets: 92.4, 92.4 and 91.1 % (APoT, 300 epochs: 92.45, 92.49 and 90.96).",
+        "cifar10",
+        {"ResNet-20": _resnet20},
+        _resnet20_rows(),
+        epochs=60,
+        weight_decay=1e-4,
+        findings=RESNET20_FINDINGS,
+    ),
+    "quantization_networks": Table(
+        "Quantization Networks: ResNet-20 on CIFAR-10",
+        "Targets: W(±4) with 2-bit activations at least float - 1.0, ternary weights alone at least float - 0.5.",
+        "cifar10",
+        {"ResNet-20": _resnet20},
+        _quantization_networks_rows(),
+        epochs=60,
+        weight_decay=1e-4,
+    ),
+}
