@@ -20,7 +20,7 @@ def text(table: Table, place: Place) -> str:
             (
                 name,
                 f"{before}{found[0]['epochs']}",
-                f"{statistics.mean(last):.2f}" + (f" ± {statistics.stdev(last):.2f}" if len(last) > 1 else ""),
+                f"{statistics.mean(last):.2f} %" + (f" ± {statistics.stdev(last):.2f}" if len(last) > 1 else ""),
                 ", ".join(f"{accuracy:.2f}" for accuracy in last),
                 f"{100 * found[0]['start']:.2f}" if found[0]["start"] is not None else "",
                 ", ".join(sorted({result["card"] for result in found})),
@@ -32,7 +32,7 @@ def text(table: Table, place: Place) -> str:
         f"{table.claim}\n\n`python -m benchmarks.papers --table={place.results.name}`: SGD with Nesterov momentum, "
         f"cosine from {table.learning_rate:g} to 0 in every stage, batch {table.batch_size}, weight decay "
         f"{table.weight_decay:g}, shifts and mirror images; accuracy on the 10,000 test images after the last epoch, "
-        "in %, with the deviation of the seeds where there are several. *Differ*: integers of any tensor, in LiteRT's "
+        "with the deviation of the seeds where there are several. *Differ*: integers of any tensor, in LiteRT's "
         "default or its reference kernels, that differ from their twin's (`benchmarks.papers.files`). On a GPU "
         "convolutions compute in TF32, TensorFlow's default.\n\n"
         f"{table.findings}".rstrip(),

@@ -98,7 +98,7 @@ def _averaged_before(node: Node) -> int:
     while kind_of(before) is Kind.PASS and len(before.inputs) == 1:
         (before,) = before.inputs
     if isinstance(before.layer, keras.layers.GlobalAveragePooling2D):
-        return math.prod(before.inputs[0].shape[:2])
+        return math.prod(size for size in before.inputs[0].shape[:2] if size is not None)
     if isinstance(before.layer, keras.layers.AveragePooling2D):
         return math.prod(before.layer.pool_size)
     return 1

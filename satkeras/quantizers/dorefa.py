@@ -44,7 +44,8 @@ class DoReFaWeightQuantizer(Quantizer):
 
     Args:
       num_bits: 2 to 8; None applies the tanh transform without rounding (the clamped full-precision stage of SAT).
-      grid: "odd", "centred", "symmetric", or None for the default of the width.
+      grid: "odd"; "centred", at 8 bits "symmetric", as a scheme's first and last layers need it; "symmetric"; or None
+        for the default of the width.
 
     Raises:
       TypeError, ValueError: num_bits or grid is not one of these.
@@ -61,15 +62,15 @@ class DoReFaWeightQuantizer(Quantizer):
         check_num_bits(self)
         if self.grid not in (*GRIDS, None):
             raise ValueError(f"grid must be one of {GRIDS} or None. Received: grid={self.grid!r}")
-        if self.grid in ("odd", "centred") and self.num_bits == 8:
+        if self.grid == "odd" and self.num_bits == 8:
             raise ValueError(
-                f"The {self.grid} grid at 8 bits needs integers -255 .. 255, which int8 cannot hold: use 'symmetric'"
+                "The odd grid at 8 bits needs integers -255 .. 255, which int8 cannot hold: use 'symmetric'"
             )
 
     @property
     def effective_grid(self) -> str:
         """The grid in use: `grid`, or the default of the width."""
-        return self.grid or ("symmetric" if self.num_bits == 8 else "odd")
+        return "symmetric" if self.num_bits == 8 else self.grid or "odd"
 
     def normalized(self, latent):
         """The quantized weight in [-1, 1], before any rescale."""

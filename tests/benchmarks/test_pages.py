@@ -54,6 +54,6 @@ def test_what_was_measured_is_in_a_page_of_results():
         for figure in re.findall(r"\b\d+\.\d\d %|\b0 of [\d,]+\b", page.read_text())
     ]
     assert len(figures) > 50
-    pages = "".join(page.read_text() for page in results.FOLDER.glob("*.md"))
+    pages = "".join(page.read_text().replace(" %", "%") for page in results.FOLDER.rglob("*.md"))
     missing = [figure for figure in figures if figure.replace(" %", "%") not in pages]
     assert not missing, f"{README} or {DOCS} has figures that no page of {results.FOLDER} has"

@@ -90,7 +90,7 @@ def test_the_page_has_mean_and_deviation(tmp_path):
         results.write(found.result("SAT W4A4", seed), result)
     results.write(found.result("float", 0), {"seed": 0, "epochs": 2, "accuracy": {}, "start": 0.1, "card": "none"})
     text = page.text(TABLE, found)
-    assert "| SAT W4A4 | 2 + 2 | 60.00 ± 14.14 | 50.00, 70.00 | 10.00 | none |" in text
+    assert "| SAT W4A4 | 2 + 2 | 60.00 % ± 14.14 | 50.00, 70.00 | 10.00 | none |" in text
     assert "| float |" not in text, "it has not ended"
 
 
