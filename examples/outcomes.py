@@ -228,15 +228,17 @@ def _answers(model: keras.Model, data: datasets.Images) -> np.ndarray:
 
 
 def _rows(report: tflite_export.Report, alphas, integers: dict[str, TensorIntegers]) -> list[Row]:
-    runs_in = {summary.name: summary.runs_in for summary in report.operator_summaries}
+    summaries, place = report.operator_summaries, 0
+    places = {summary.name: place for place, summary in enumerate(summaries)}
     rows = []
     for tensor in report.verification.tensors:
+        place = places.get(tensor.name, place + 1)  # an output has another name in the file; it is the next one
         quantizer = next((q for q in (f"quant_{tensor.name}_output", f"quant_{tensor.name}") if q in integers), "")
         rows.append(
             Row(
                 tensor.name,
                 tensor.operator,
-                runs_in[tensor.name],
+                summaries[place].runs_in,
                 tensor.elements,
                 tensor.file_differs,
                 alphas.get(quantizer, []),
