@@ -1,6 +1,6 @@
 # Every target sets up what it needs; `make PYTHON=/path/to/python3.11` picks another interpreter.
 .POSIX:
-.PHONY: demo test lint nightly judges judged clean
+.PHONY: demo test lint docs nightly judges judged clean
 
 PYTHON = python3.11
 VENV = .venv

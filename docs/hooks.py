@@ -19,9 +19,12 @@ _LINK = re.compile(r"(!?)\[([^\]]+)\]\((?!https?://|#)([^)#\s]*)(#[^)]*)?\)")
 
 
 def on_config(config):
-    """A target's page has its place in the navigation."""
-    (targets,) = (entry["Targets"] for entry in config.nav if "Targets" in entry)
-    targets += [{name: f"targets/{name}.md"} for name in target_pages() if f"targets/{name}.md" not in str(targets)]
+    """Places in the navigation: targets' pages, those of results, and pages that mkdocs.yml does not name."""
+    sections = {title: pages for entry in config.nav for title, pages in entry.items()}
+    sections["Targets"] += [f"targets/{name}.md" for name in target_pages()]
+    sections["Measured"] += sorted(f"results/{page.name}" for page in (ROOT / "docs/results").glob("*.md"))
+    named = set(re.findall(r"[\w/]+\.md", str(config.nav)))
+    config.nav += [page.name for page in sorted((ROOT / "docs").glob("*.md")) if page.name not in named]
     return config
 
 
