@@ -159,7 +159,7 @@ def train(table: Table, name: str, place: Place, seed: int, data: datasets.Image
     model = model_of(table, name, place, seed, data)
     accuracy = epochs.Accuracy(model, data.test)
     count = round(place.epochs * row.stages)
-    result = {"row": name, "seed": seed, "epochs": count, "images": len(data.train[0]), **_machine()}
+    result = {"row": name, "seed": seed, "epochs": count, "images": len(data.train[0]), **machine()}
     result |= {"start": None if row.phases else accuracy(), "loss": [], "accuracy": {}, "seconds": []}
     phases = row.phases or (None,)
     for number, phase in enumerate(phases, 1):
@@ -229,6 +229,7 @@ def _by_fit(table, row, place, seed, data, model, optimizer) -> Callable[[int], 
     return lambda epoch: model.fit(datasets.batches(data, table.batch_size, seed + epoch), verbose=0).history["loss"][0]
 
 
-def _machine() -> dict[str, str]:
+def machine() -> dict[str, str]:
+    """What a result was measured with, the cards too."""
     cards = [tf.config.experimental.get_device_details(card) for card in tf.config.list_physical_devices("GPU")]
     return results.environment() | {"card": ", ".join(card.get("device_name", "GPU") for card in cards) or "none"}

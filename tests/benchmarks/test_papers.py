@@ -10,7 +10,7 @@ import tf_keras
 from tf_keras import layers
 
 from benchmarks import optimizers, results
-from benchmarks.papers import files, page
+from benchmarks.papers import cost, files, page
 from benchmarks.papers.epochs import CompiledEpochs, moved, with_labels
 from benchmarks.papers.rows import Place, Row, Table, train, trained_model
 from benchmarks.papers.tables import TABLES
@@ -138,3 +138,12 @@ def test_rows_name_rows_that_there_are(name):
     for row in rows.values():
         assert {row.after, row.teacher} - {None} <= rows.keys()
         assert row.network is None or row.network in TABLES[name].networks
+
+
+def test_costs_are_ratios_to_float():
+    found = cost.measure("ResNet-20", ["float"], images=128, rounds=1)
+    assert found["float"]["milliseconds"] > 0
+    found["SAT W4A4"] = {"milliseconds": 1.5 * found["float"]["milliseconds"], "peak_mib": None}
+    text = cost.table([{"machine": "here", "card": "none", "networks": {"ResNet-20": found}}])
+    assert "| ResNet-20 | SAT W4A4 |" in text
+    assert "| 1.50 |  | here |" in text
