@@ -2,8 +2,9 @@
 
     python -m benchmarks.portability --data_dir=DIR --pretrained_dir=DIR [--only='ResNet-20 *'] [--images=500]
 
-A pretrained ResNet-20 (see `benchmarks.pretrained`), calibrated at several widths, and int8 files that TensorFlow's
-converter makes of it and of MLPerf Tiny's ResNet-8 after training. Each is written as it is and made portable. LiteRT's
+A pretrained ResNet-20 (see `benchmarks.pretrained`), calibrated at several widths, int8 files that TensorFlow's
+converter makes of it and of MLPerf Tiny's ResNet-8 after training, and networks that `benchmarks.papers` has trained,
+where their weights are. Each is written as it is and made portable. LiteRT's
 default, builtin and reference kernels run both, with one, two and four threads, and `make judges`' runtimes the
 portable one. Every network is a file in `docs/results/portability/`; one that is there with as many images is not
 measured again. The table of all is `docs/results/portability.md`.
@@ -11,6 +12,7 @@ measured again. The table of all is `docs/results/portability.md`.
 
 import dataclasses
 import fnmatch
+import pathlib
 from collections.abc import Callable
 
 import numpy as np
@@ -23,6 +25,9 @@ from tensorflow.lite.python import schema_py_generated as schema
 import satkeras
 import tflite_export
 from benchmarks import judges, pretrained, results
+from benchmarks.papers.command import load
+from benchmarks.papers.rows import Place, trained_model
+from benchmarks.papers.tables import TABLES
 from examples import datasets
 from satkeras.quantizers import DoReFaWeightQuantizer, SATWeightQuantizer
 from tflite_export.file.reader import read_model
@@ -62,7 +67,7 @@ def _float_network(name: str) -> keras.Model:
     return keras.Model(model.input, model.get_layer("logits").output) if name == "resnet20" else model
 
 
-def _trained(weight_bits, activation_bits, grid, ends, data: datasets.Images) -> Pair:
+def _calibrated(weight_bits, activation_bits, grid, ends, data: datasets.Images) -> Pair:
     """ResNet-20, calibrated only, its first and last layers of `ends` bits."""
     keras.utils.set_random_seed(0)
     scheme = dataclasses.replace(
@@ -79,6 +84,16 @@ def _trained(weight_bits, activation_bits, grid, ends, data: datasets.Images) ->
         activation_bits=activation_bits,
         calibration_data=data.train[0][:CALIBRATION_IMAGES].astype(np.float32),
     )
+    return _pair_of(model)
+
+
+def _of_papers(table: str, row: str, data: datasets.Images) -> Pair:
+    """A network that `benchmarks.papers` has trained, by its first seed."""
+    place = Place(results.FOLDER / "papers" / table, pathlib.Path(FLAGS.papers) / table, TABLES[table].epochs)
+    return _pair_of(trained_model(TABLES[table], row, place, 0, data.classes))
+
+
+def _pair_of(model: keras.Model) -> Pair:
     plan = with_tables(make_plan(tflite_export.portable_model(model)))
     return Pair(write_file(make_plan(model)), write_file(plan), prove(plan))
 
@@ -96,15 +111,19 @@ def _converted(name: str, data: datasets.Images) -> Pair:
 
 
 CASES: dict[str, Callable[[datasets.Images], Pair]] = {
-    "ResNet-20 W4A4 symmetric": lambda data: _trained(4, 4, "symmetric", 7, data),
-    "ResNet-20 W4A4 odd": lambda data: _trained(4, 4, "odd", 7, data),
-    "ResNet-20 W2A2 odd": lambda data: _trained(2, 2, "odd", 7, data),
-    "ResNet-20 W2A2 ternary": lambda data: _trained(2, 2, "symmetric", 7, data),
-    "ResNet-20 W7A8": lambda data: _trained(7, 8, "symmetric", 7, data),
-    "ResNet-20 W8A8": lambda data: _trained(8, 8, "symmetric", 8, data),
+    "ResNet-20 W4A4 symmetric": lambda data: _calibrated(4, 4, "symmetric", 7, data),
+    "ResNet-20 W4A4 odd": lambda data: _calibrated(4, 4, "odd", 7, data),
+    "ResNet-20 W2A2 odd": lambda data: _calibrated(2, 2, "odd", 7, data),
+    "ResNet-20 W2A2 ternary": lambda data: _calibrated(2, 2, "symmetric", 7, data),
+    "ResNet-20 W7A8": lambda data: _calibrated(7, 8, "symmetric", 7, data),
+    "ResNet-20 W8A8": lambda data: _calibrated(8, 8, "symmetric", 8, data),
     "TensorFlow int8 ResNet-20": lambda data: _converted("resnet20", data),
     "TensorFlow int8 ResNet-8": lambda data: _converted("resnet8", data),
+    "ResNet-20 W2A2 trained": lambda data: _of_papers("resnet20", "SAT W2A2", data),
+    "MobileNetV1 W4A4 trained": lambda data: _of_papers("mobilenet_v1", "SAT W4A4, two stages", data),
+    "MobileNetV2 W4A4 trained": lambda data: _of_papers("mobilenet_v2", "SAT W4A4, two stages", data),
 }
+ON_CIFAR100 = "MobileNet"
 
 
 def exposed(content: bytes) -> bytes:
@@ -214,8 +233,9 @@ def table() -> str:
         )
     return results.page(
         "One file, the same integers on every runtime",
-        "`python -m benchmarks.portability`: a pretrained ResNet-20, calibrated on 512 images, not trained, and int8 "
-        "files of TensorFlow's converter, made portable ([portable.md](../portable.md)); every operator's output. "
+        "`python -m benchmarks.portability`: a pretrained ResNet-20, calibrated on 512 images, int8 files "
+        "of TensorFlow's converter, and networks trained by `benchmarks.papers`, made portable "
+        "([portable.md](../portable.md)); every operator's output. "
         "*Channels*: as they were / by their bias alone / scale moved / weights made even. *Moves*: the largest "
         "relative change of a weight scale, the largest move of a bias in output levels. *Before*: integers of the "
         "original file that LiteRT's builtin and reference kernels compute otherwise than its default, 100 images. "
@@ -250,12 +270,12 @@ def main(argv) -> None:
     """Measures every case that is left."""
     if len(argv) > 1:
         raise app.UsageError(f"Unexpected arguments: {argv[1:]}")
-    data = datasets.load("cifar10", FLAGS.data_dir)
     for case in CASES:
         path = RESULTS / f"{case.replace(' ', '_')}.json"
         known = results.read(path) or {"images": 0}
         if fnmatch.fnmatchcase(case, FLAGS.only) and known["images"] < FLAGS.images:
             print(f"=== {case}", flush=True)
+            data = load("cifar100" if case.startswith(ON_CIFAR100) else "cifar10", FLAGS.data_dir)
             results.write(path, measure(case, data) | results.environment())
             RESULTS.with_suffix(".md").write_text(table())
     print(table())
@@ -264,6 +284,7 @@ def main(argv) -> None:
 if __name__ == "__main__":
     flags.DEFINE_string("data_dir", None, "Where tensorflow-datasets keeps its data.", required=True)
     flags.DEFINE_string("pretrained_dir", None, "Where the pretrained networks are.", required=True)
+    flags.DEFINE_string("papers", "runs/papers", "Where the weights that `benchmarks.papers` trained are.")
     flags.DEFINE_integer("images", 500, "Test images on LiteRT's kernels.", 1)
     flags.DEFINE_integer("accuracy_images", 10_000, "Test images for the accuracy.", 1)
     flags.DEFINE_string("only", "*", "The cases to measure, a shell pattern.")

@@ -94,5 +94,11 @@ class Accuracy:
 
     def __call__(self) -> float:
         starts = range(0, len(self._images), self._batch_size)
-        found = [self._answer(self._images[start : start + self._batch_size]).numpy() for start in starts]
+        # TF32, which GPUs train in by default, has ten bits of mantissa: too few to tell which integer a sum rounds to.
+        before = tf.config.experimental.tensor_float_32_execution_enabled()
+        tf.config.experimental.enable_tensor_float_32_execution(False)
+        try:
+            found = [self._answer(self._images[start : start + self._batch_size]).numpy() for start in starts]
+        finally:
+            tf.config.experimental.enable_tensor_float_32_execution(before)
         return float(np.mean(np.concatenate(found) == self._labels))
