@@ -5,6 +5,8 @@ from collections.abc import Callable
 import tensorflow as tf
 import tf_keras as keras
 
+from satkeras.formulas.distillation import soft_cross_entropy
+
 # Keeps the logarithm of a probability that float32 rounded to zero finite.
 SMALLEST_PROBABILITY = 1e-7
 
@@ -38,8 +40,8 @@ def loss(temperature: float):
     def distillation(targets, answers):
         labels, teacher = tf.unstack(targets, axis=1)
         with_labels = keras.losses.categorical_crossentropy(labels, answers)
-        softened = (_softened(probabilities, temperature) for probabilities in (teacher, answers))
-        return (with_labels + temperature**2 * keras.losses.categorical_crossentropy(*softened)) / 2
+        logits = (tf.math.log(probabilities + SMALLEST_PROBABILITY) for probabilities in (teacher, answers))
+        return (with_labels + soft_cross_entropy(*logits, temperature)) / 2
 
     return distillation
 
@@ -47,7 +49,3 @@ def loss(temperature: float):
 def accuracy(targets, answers):
     """That of the labels."""
     return keras.metrics.categorical_accuracy(targets[:, 0], answers)
-
-
-def _softened(probabilities, temperature: float):
-    return tf.nn.softmax(tf.math.log(probabilities + SMALLEST_PROBABILITY) / temperature)

@@ -100,8 +100,12 @@ class DoReFaWeightQuantizer(Quantizer):
 
     def latent_at(self, integers, latent, variables):
         largest = tf.reduce_max(tf.abs(tf.tanh(tf.cast(latent, tf.float32))))
+        top = self.levels[1]
+        centre = integers / float(top + 1 if self.effective_grid == "centred" else top)
+        # A weight at an end may be the largest, and has to stay it.
+        clamped = tf.where(tf.abs(integers) < top, centre, tf.sign(integers))
         # In float32 tanh is 1 from 9 on.
-        return tf.atanh(tf.minimum(largest, 1 - 2.0**-24) * integers / self.levels[1])
+        return tf.atanh(tf.minimum(largest, 1 - 2.0**-24) * clamped)
 
     def unrounded(self, latent, variables):
         return clamp_weights(tf.cast(latent, tf.float32)) * magnitude_of(variables)
