@@ -40,8 +40,8 @@ def loss(temperature: float):
     def distillation(targets, answers):
         labels, teacher = tf.unstack(targets, axis=1)
         with_labels = keras.losses.categorical_crossentropy(labels, answers)
-        logits = (tf.math.log(probabilities + SMALLEST_PROBABILITY) for probabilities in (teacher, answers))
-        return (with_labels + soft_cross_entropy(*logits, temperature)) / 2
+        of_teacher, own = (tf.math.log(probabilities + SMALLEST_PROBABILITY) for probabilities in (teacher, answers))
+        return (with_labels + soft_cross_entropy(of_teacher, own, temperature)) / 2
 
     return distillation
 
