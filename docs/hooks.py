@@ -22,7 +22,9 @@ def on_config(config):
     """Places in the navigation: targets' pages, those of results, and pages that mkdocs.yml does not name."""
     sections = {title: pages for entry in config.nav for title, pages in entry.items()}
     sections["Targets"] += [f"targets/{name}.md" for name in target_pages()]
-    sections["Measured"] += sorted(f"results/{page.name}" for page in (ROOT / "docs/results").glob("*.md"))
+    sections["Measured"] += sorted(
+        str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs/results").rglob("*.md")
+    )
     named = set(re.findall(r"[\w/]+\.md", str(config.nav)))
     config.nav += [page.name for page in sorted((ROOT / "docs").glob("*.md")) if page.name not in named]
     return config
