@@ -36,7 +36,7 @@ lint: $(VENV)/.stamp
 
 # The site, in .docs/site; a warning is an error. In an environment of its own, without TensorFlow.
 docs: .docs/.stamp
-	NO_MKDOCS_2_WARNING=1 .docs/bin/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 .docs/bin/mkdocs build --strict
 	@echo ".docs/site/index.html"
 
 .docs/.stamp: requirements-docs.lock
