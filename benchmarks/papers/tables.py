@@ -1,6 +1,7 @@
 """The tables: which claim, which network, which rows."""
 
 import dataclasses
+from collections.abc import Callable
 
 import tf_keras as keras
 
@@ -81,10 +82,32 @@ def _resnet20_rows() -> dict[str, Row]:
             rows[f"{title} W{bits}A{bits}"] = Row(scheme, (bits, bits), after="float")
     for bits in (4, 3, 2):
         rows[f"SAT W{bits}A{bits}, taught by float"] = Row("sat", (bits, bits), after="float", teacher="float")
+        rows[f"SAT W{bits}A{bits}, transition rate"] = Row(
+            "sat", (bits, bits), after="float", optimizer=_transition_rate(bits)
+        )
         rows[f"SAT W{bits}A{bits}, centred, taught by float"] = Row(
             CENTRED, (bits, bits), after="float", teacher="float"
         )
+    rows["SAT W4A4, by compile and fit"] = Row("sat", (4, 4), after="float", plain=True)
     return rows
+
+
+def _transition_rate(bits: int) -> Callable[..., keras.optimizers.Optimizer]:
+    """The target of transition-rate scheduling: 0.005 sqrt(bits), falling with the learning rate."""
+
+    def make(model: keras.Model, learning_rate: float, steps: int, weight_decay: float):
+        cosine = keras.optimizers.schedules.CosineDecay
+        optimizer = satkeras.TransitionRateSGD(
+            cosine(learning_rate, steps),
+            cosine(0.005 * bits**0.5, steps),
+            momentum=0.9,
+            nesterov=True,
+            weight_decay=weight_decay,
+        )
+        optimizer.exclude_from_weight_decay(var_list=satkeras.undecayed_variables(model))
+        return optimizer
+
+    return make
 
 
 def _quantization_networks_rows() -> dict[str, Row]:
