@@ -1,5 +1,6 @@
 """Tests of `export_tflite` and `integer_model`: their arguments, and that a file appears whole or not at all."""
 
+import dataclasses
 import os
 
 import numpy as np
@@ -10,6 +11,7 @@ from tf_keras import layers
 
 import satkeras
 import tflite_export
+from satkeras.quantizers import DoReFaWeightQuantizer, SATWeightQuantizer
 from tflite_export.verification.interpreter import open_interpreter, run
 
 
@@ -154,3 +156,18 @@ def test_layers_that_are_called_twice(bits, tmp_path):
     report = tflite_export.export_tflite(model, tmp_path / "net.tflite", verify_data=data)
     assert report.operators["CONV_2D"] == 2
     assert report.verification.differing == 0
+
+
+@pytest.mark.parametrize("grid", ["odd", "centred"])
+@pytest.mark.parametrize("bits", [2, 5])
+def test_grids_of_odd_integers_have_files(grid, bits, residual_model, chain):
+    """The centred grid has the odd grid's integers, and another scale."""
+    scheme = dataclasses.replace(
+        satkeras.SCHEMES["sat"],
+        weights=DoReFaWeightQuantizer(grid=grid),
+        lone_weights=SATWeightQuantizer(grid=grid),
+        first_layer_bits=None,
+        last_layer_bits=None,
+    )
+    verification = chain(residual_model, scheme=scheme, weight_bits=bits, activation_bits=4)
+    assert verification.differing == 0
