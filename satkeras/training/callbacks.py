@@ -32,7 +32,18 @@ class _Temperature(keras.callbacks.Callback):
         raise NotImplementedError
 
 
-class TemperaturePerEpoch(_Temperature):
+class _Adding(_Temperature):
+    def __init__(self, increase: float = 5.0, highest: float = 2000.0):
+        super().__init__()
+        _require_positive(increase=increase, highest=highest)
+        self.increase = increase
+        self.highest = highest
+
+    def next_temperature(self, temperature):
+        return min(temperature + self.increase, self.highest)
+
+
+class TemperaturePerEpoch(_Adding):
     """Raises the temperature at the start of every epoch: T = increase, 2 increase, 3 increase, ...
 
     Args:
@@ -46,15 +57,6 @@ class TemperaturePerEpoch(_Temperature):
     References:
       Quantization Networks, section 3.4.
     """
-
-    def __init__(self, increase: float = 5.0, highest: float = 2000.0):
-        super().__init__()
-        _require_positive(increase=increase, highest=highest)
-        self.increase = increase
-        self.highest = highest
-
-    def next_temperature(self, temperature):
-        return min(temperature + self.increase, self.highest)
 
     def on_epoch_begin(self, epoch, logs=None):
         self.raise_temperature()
@@ -80,7 +82,7 @@ class _EveryStep(_Temperature):
             self.raise_temperature()
 
 
-class TemperaturePerStep(_EveryStep):
+class TemperaturePerStep(_Adding, _EveryStep):
     """Raises the temperature before every training step: a smooth form of the paper's schedule.
 
     Args:
@@ -90,15 +92,6 @@ class TemperaturePerStep(_EveryStep):
     Raises:
       ValueError: an argument is not positive, or the model has no quantizers of scheme "qn".
     """
-
-    def __init__(self, increase: float = 5.0, highest: float = 2000.0):
-        super().__init__()
-        _require_positive(increase=increase, highest=highest)
-        self.increase = increase
-        self.highest = highest
-
-    def next_temperature(self, temperature):
-        return min(temperature + self.increase, self.highest)
 
 
 class GeometricTemperature(_EveryStep):
