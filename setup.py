@@ -6,8 +6,10 @@ import setuptools
 
 README = pathlib.Path(__file__).parent / "README.md"
 
-DEMO = ["jinja2>=3.1", "matplotlib>=3.8", "mlxtend>=0.23"]
+EXAMPLES = ["ipykernel>=6.29", "jinja2>=3.1", "jupytext>=1.16", "matplotlib>=3.8", "mlxtend>=0.23", "nbclient>=0.10"]
 DATASETS = ["tensorflow-datasets>=4.9.4"]
+# In an environment of their own, `make docs`: their pins are in requirements-docs.lock.
+DOCS = ["mkdocs-material>=9.5,<10", "mkdocstrings[python]>=1.0,<2", "ruff>=0.8"]
 DEV = [
     "hypothesis>=6.100",
     "import-linter>=2.1",
@@ -40,7 +42,7 @@ setuptools.setup(
         "tf_keras>=2.18,<2.22",
     ],
     entry_points={"console_scripts": ["satkeras = tflite_export.__main__:run"]},
-    extras_require={"demo": DEMO, "datasets": DATASETS, "dev": DEV},
+    extras_require={"examples": EXAMPLES, "datasets": DATASETS, "docs": DOCS, "dev": DEV},
     classifiers=[
         "Development Status :: 3 - Alpha",
         "Intended Audience :: Developers",
