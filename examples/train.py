@@ -5,8 +5,8 @@
     python -m examples.train --network=MobileNetV3Small                 # any network of keras.applications
 
 A float network is trained. The network of each width starts from it, calibrated; 8 bits need no more, 4 bits train for
-half the epochs, fewer bits for all of them. Every quantized network is exported and verified on test images, that of 4
-bits once more with its weights packed.
+half the epochs, fewer bits for all of them, and batch norms get the statistics of the trained weights. Every quantized
+network is exported and verified on test images, that of 4 bits once more with its weights packed.
 """
 
 import dataclasses
@@ -60,6 +60,7 @@ class Recipe:
     clip_norm: float | None = None
 
 
+STATISTICS_IMAGES = 2048  # for the batch norms of a trained network
 RECIPES = {
     "mnist": Recipe(epochs=4, batch_size=128, learning_rate=0.1),
     "digits": Recipe(epochs=10, batch_size=64, learning_rate=0.05),
@@ -167,7 +168,11 @@ def main(argv) -> None:
             calibration_data=data.train[0][: outcomes.CALIBRATION_IMAGES].astype(np.float32),
             verbose=0,
         )
-        trained = fit(model, data, its_recipe) if its_recipe else ([], {})
+        trained = [], {}
+        if its_recipe:
+            trained = fit(model, data, its_recipe)
+        if its_recipe and any(isinstance(layer, keras.layers.BatchNormalization) for layer in model.layers):
+            satkeras.reestimate_batch_norm(model, data.train[0][:STATISTICS_IMAGES].astype(np.float32))
         measured = functools.partial(outcomes.quantized_outcome, model, network, *trained, data, FLAGS.verify_images)
         found.append(measured(folder, name))
         if width == 4:
