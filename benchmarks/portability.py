@@ -44,6 +44,7 @@ CALIBRATION_IMAGES = 512
 THREADS = (1, 2, 4)
 JUDGES = {"tflite_runtime": 20, "tflm": 50, "tosa": 3}  # and on how many images
 ARM = {"arm": 3}
+CONTROLS = 3
 SECONDS = 300  # that a judge may take
 
 
@@ -55,11 +56,13 @@ class Pair:
       original: its bytes.
       portable: those of the portable one.
       proof: of that one.
+      controls: the original with scales changed at random, as little as the pass changes them.
     """
 
     original: bytes
     portable: bytes
     proof: Portability
+    controls: tuple[bytes, ...] = ()
 
 
 def _float_network(name: str) -> keras.Model:
@@ -95,7 +98,19 @@ def _of_papers(table: str, row: str, data: datasets.Images) -> Pair:
 
 def _pair_of(model: keras.Model) -> Pair:
     plan = with_tables(make_plan(tflite_export.portable_model(model)))
-    return Pair(write_file(make_plan(model)), write_file(plan), prove(plan))
+    controls = tuple(write_file(make_plan(_control(model, seed))) for seed in range(CONTROLS))
+    return Pair(write_file(make_plan(model)), write_file(plan), prove(plan), controls)
+
+
+def _control(model: keras.Model, seed: int) -> keras.Model:
+    """The model with each channel's scale, a batch norm's gamma, times 1 within 0.1 %."""
+    rng, control = np.random.default_rng(seed), keras.models.clone_model(model)
+    control.set_weights(model.get_weights())
+    for layer in control.layers:
+        if isinstance(layer, keras.layers.BatchNormalization) and layer.scale:
+            gamma = layer.gamma.numpy()
+            layer.gamma.assign(gamma * rng.uniform(0.999, 1.001, gamma.shape))
+    return control
 
 
 def _converted(name: str, data: datasets.Images) -> Pair:
@@ -188,10 +203,13 @@ def measure(case: str, data: datasets.Images) -> dict:
         found["portable"][name] = _judged(name, after, images[:some], expected)
     test, labels = (values[: FLAGS.accuracy_images] for values in data.test)
     answers = [run_here(content, "xnnpack", 1, test)[0].argmax(-1) for content in (pair.original, pair.portable)]
+    controls = [run_here(content, "xnnpack", 1, test)[0].argmax(-1) for content in pair.controls]
     there = run_here(pair.original, "reference", 1, images)[0].argmax(-1)
     return found | {
         "accuracy_images": len(test),
         "accuracy": [float(np.mean(given == labels)) for given in answers],
+        "control_accuracy": [float(np.mean(given == labels)) for given in controls],
+        "control_same_answers": [float(np.mean(answers[0] == given)) for given in controls],
         "same_answers": float(np.mean(answers[0] == answers[1])),
         "same_answers_of_reference": float(np.mean(answers[0][: len(there)] == there)),
     }
@@ -227,7 +245,9 @@ def table() -> str:
                 f"{sum(value['integers'] for value in here):,}",
                 *(_cell(found["portable"].get(name)) for name in (*JUDGES, *ARM)),
                 " → ".join(f"{accuracy:.2%}" for accuracy in found["accuracy"]),
+                _percentages(found, "control_accuracy"),
                 f"{found['same_answers_of_reference']:.2%}, {found['same_answers']:.2%}",
+                _percentages(found, "control_same_answers"),
                 f"{found['bytes'][1] / found['bytes'][0]:.3f}",
             )
         )
@@ -242,6 +262,7 @@ def table() -> str:
         "*LiteRT*: images, and integers that differ from the default's, over its builtin kernels with 1, 2 and 4 "
         "threads, the default with 2 and 4, and its reference kernels. The other judges: images, integers that differ. "
         "*Same answers*: the original on reference kernels as on default ones, and the portable file as the original. "
+        "*Controls*: the original with every channel's scale changed at random by up to 0.1 %, three seeds. "
         "\n\nTarget: no integer differs.",
         (
             "file",
@@ -253,11 +274,17 @@ def table() -> str:
             "LiteRT",
             *(judges.JUDGES[name].title for name in (*JUDGES, *ARM)),
             "accuracy",
+            "accuracy of controls",
             "same answers",
+            "controls' same answers",
             "size",
         ),
         rows,
     )
+
+
+def _percentages(found: dict, name: str) -> str:
+    return ", ".join(f"{share:.2%}" for share in found.get(name, []))
 
 
 def _cell(value: dict | None) -> str:
