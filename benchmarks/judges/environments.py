@@ -5,11 +5,13 @@ import os
 import pathlib
 import sys
 
-from benchmarks.judges.table import ALL, JUDGES
+from benchmarks.judges.table import ALL, JUDGES, TOOLS
 
 HERE = pathlib.Path(__file__).parent
 FOLDER = HERE.parents[1] / ".judges"
-ENVIRONMENTS = tuple(dict.fromkeys(judge.environment for judge in ALL.values() if judge.environment))
+ENVIRONMENTS = tuple(
+    dict.fromkeys(judge.environment for judge in (*JUDGES.values(), *TOOLS.values()) if judge.environment)
+)
 
 
 class MissingJudgeError(RuntimeError):
@@ -66,8 +68,9 @@ def require(name: str) -> None:
     """Raises a `MissingJudgeError` if a judge or tool cannot be asked."""
     environment = ALL[name].environment
     if environment is not None and not is_made(environment):
+        command = "make judges" if environment in ENVIRONMENTS else f"python -m benchmarks.judges.install {environment}"
         raise MissingJudgeError(
-            f"The judge {name!r} ({ALL[name].title}) has no environment, or one of other versions: run `make judges`"
+            f"The judge {name!r} ({ALL[name].title}) has no environment, or one of other versions: run `{command}`"
         )
 
 

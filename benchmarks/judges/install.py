@@ -1,5 +1,7 @@
 """Makes the environments of all judges in `.judges/`, of pinned packages: `make judges`.
 
+    python -m benchmarks.judges.install [ENVIRONMENT ...]       # the judges' and tools', or those named, such as aidge
+
 What is there already, of the same packages, is left alone. An environment that cannot be had is said with the reason,
 and the others are made; the exit status is 1 then, unless JUDGES_ABSENT names it: `make judges JUDGES_ABSENT=arm,tosa`.
 """
@@ -9,6 +11,7 @@ import shutil
 import sys
 import time
 import venv
+from collections.abc import Sequence
 
 from benchmarks.judges import arm, environments
 from benchmarks.judges.commands import INSTALL, PIP, CannotBeMadeError, call
@@ -42,10 +45,10 @@ def _install(folder: pathlib.Path, requirements: pathlib.Path) -> None:
     call([*PIP, "--python", folder / "bin/python", *INSTALL, "--requirement", requirements])
 
 
-def main() -> int:
+def main(wanted: Sequence[str] = environments.ENVIRONMENTS) -> int:
     """Makes what is missing; returns the exit status."""
     refused = []
-    for environment in environments.ENVIRONMENTS:
+    for environment in wanted:
         start = time.perf_counter()
         if environments.is_made(environment):
             print(f"{environment}: ready", flush=True)
@@ -60,7 +63,7 @@ def main() -> int:
     required = [environment for environment in refused if environment not in environments.may_be_absent()]
     if required:
         print(
-            f"Required: {', '.join(environments.ENVIRONMENTS)}. Not had: {', '.join(refused)}, for the reasons above. "
+            f"Required: {', '.join(wanted)}. Not had: {', '.join(refused)}, for the reasons above. "
             f"To do without: make judges JUDGES_ABSENT={','.join(refused)}",
             file=sys.stderr,
         )
@@ -68,4 +71,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:] or environments.ENVIRONMENTS))

@@ -1,4 +1,4 @@
-"""The judges, and the tools that say something else of a file than its integers: one row each."""
+"""The judges, the tools that say something else of a file than its integers, and the peers: one row each."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -45,4 +45,6 @@ TOOLS: Mapping[str, Judge] = {
     "mediapipe": Judge("MediaPipe 1.2", "on_mediapipe.py", "mediapipe"),
     "vela": Judge("Vela, the compiler for Ethos-U", "on_vela.py", "vela"),
 }
-ALL: Mapping[str, Judge] = {**JUDGES, **TOOLS}
+# Frameworks that train, to compare with: not of `make judges`, but of `python -m benchmarks.judges.install NAME`.
+PEERS: Mapping[str, Judge] = {"aidge": Judge("Aidge 0.10", "on_aidge.py", "aidge")}
+ALL: Mapping[str, Judge] = {**JUDGES, **TOOLS, **PEERS}

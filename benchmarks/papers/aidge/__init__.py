@@ -1,0 +1,1 @@
+"""SAT here and in Aidge, CEA's framework, side by side: `python -m benchmarks.papers.aidge --help`."""
