@@ -181,6 +181,16 @@ def test_data() -> tf.data.Dataset:
     return batches.take(FLAGS.test_steps) if FLAGS.test_steps else batches
 
 
+def _loaded(path: pathlib.Path, strategy: tf.distribute.Strategy) -> keras.Model:
+    """A stage's model on all devices; Keras itself cannot load variables there that replicas add up."""
+    stored = keras.models.load_model(path)
+    with strategy.scope():
+        model = keras.models.clone_model(stored)
+        model.set_weights(stored.get_weights())
+        model.compile(loss=cross_entropy, metrics=["accuracy"])
+    return model
+
+
 def main(argv) -> None:
     """Runs all stages, then tests and exports the network."""
     if len(argv) > 1:
@@ -189,22 +199,23 @@ def main(argv) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     keras.utils.set_random_seed(FLAGS.seed)
     keras.mixed_precision.set_global_policy(FLAGS.precision)
-    images = next(iter(imagenet_data.training_batches(FLAGS.data_dir, FLAGS.image_size, FLAGS.batch_size, FLAGS.seed)))
-    model = None
-    with tf.distribute.MirroredStrategy().scope():
-        for stage in stages():
-            path = folder / f"{stage.name}.keras"
-            if path.exists():
-                print(f"=== {stage.name}: done before", flush=True)
-                model = keras.models.load_model(path)
-                continue
-            print(f"=== {stage.name}", flush=True)
-            model = stage.start(model, images[0].numpy())
+    batches = imagenet_data.training_batches(FLAGS.data_dir, FLAGS.image_size, FLAGS.batch_size, FLAGS.seed)
+    images, _ = next(iter(batches))
+    model, strategy = None, tf.distribute.MirroredStrategy()
+    for stage in stages():
+        path = folder / f"{stage.name}.keras"
+        if path.exists():
+            print(f"=== {stage.name}: done before", flush=True)
+            model = _loaded(path, strategy)
+            continue
+        print(f"=== {stage.name}", flush=True)
+        with strategy.scope():
+            model = stage.start(model, images.numpy())
             train(model, stage, folder)
-            satkeras.save_model(model, path)
+        satkeras.save_model(model, path)
     if FLAGS.network == "resnet18":
         satkeras.freeze(model)
-    accuracy = model.evaluate(test_data(), verbose=0, return_dict=True)["accuracy"]
+    _, accuracy = model.evaluate(test_data(), verbose=0)
     unseen = next(iter(test_data().unbatch().batch(FLAGS.verify_images)))[0].numpy()
     report = tflite_export.export_tflite(model, folder / "model.tflite", verify_data=unseen)
     print(report)

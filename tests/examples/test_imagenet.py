@@ -47,7 +47,7 @@ def test_every_recipe_makes_a_file_that_equals_its_twin(flags, stages, tmp_path)
     assert re.search(r"integers that differ between file and twin: 0$", printed.strip())
     assert (tmp_path / "model.tflite").stat().st_size > 1_000_000
     assert {path.stem for path in tmp_path.glob("*.keras")} == set(stages)
-    if "resnet50" in flags[0]:  # what is done is not done again
+    if "mobilenet_v1" in flags[0]:  # what is done is not done again
         again = run(tmp_path, *flags)
         assert re.findall("=== (.*)", again) == [f"{stage}: done before" for stage in stages]
         assert again.strip().splitlines()[-1] == printed.strip().splitlines()[-1]
