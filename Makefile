@@ -55,7 +55,7 @@ $(VENV)/.stamp: setup.py requirements.lock
 	echo "Install Python 3.11, or name one: make PYTHON=/path/to/python3.11" >&2; \
 	exit 1
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -r requirements.lock
-	$(VENV)/bin/python -m compileall -q -j 0 $(VENV)/lib
+	$(VENV)/bin/python -m compileall -q -j 0 -x '/tests/' $(VENV)/lib
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $(VENV)/.stamp
 
