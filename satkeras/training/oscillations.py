@@ -6,6 +6,7 @@ import tensorflow as tf
 from satkeras._compat import keras, serializable, value_of
 from satkeras.quantizers.staircases import StepQuantizer
 from satkeras.training.low_bit_kernels import low_bit_kernels
+from satkeras.training.schedules import value_at, with_schedule
 
 
 class FreezesOscillations:
@@ -104,7 +105,7 @@ class FreezesOscillations:
         change = tf.sign(now - before)
         oscillates = tf.cast(change * tf.cast(direction, tf.float32) < 0, tf.float32)
         frequency.assign(self.decay * oscillates + (1 - self.decay) * frequency)
-        threshold = self.threshold(self.iterations) if callable(self.threshold) else self.threshold
+        threshold = value_at(self.threshold, self.iterations)
         newly = tf.logical_and(frequency > threshold, tf.logical_not(frozen))
         inside = tf.logical_and(now > float(quantizer.levels[0]), now < float(quantizer.levels[1]))
         chosen = tf.where(tf.logical_and(newly, inside), quantizer.nearest_levels(mean), now)
@@ -129,10 +130,7 @@ class FreezesOscillations:
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        threshold = config["threshold"]
-        if isinstance(threshold, dict):
-            config = {**config, "threshold": keras.optimizers.schedules.deserialize(threshold, custom_objects)}
-        return super().from_config(config, custom_objects)
+        return super().from_config(with_schedule(config, "threshold", custom_objects), custom_objects)
 
 
 @serializable

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from satkeras._compat import keras, serializable
 from satkeras.training.low_bit_kernels import low_bit_kernels
+from satkeras.training.schedules import value_at, with_schedule
 
 
 @serializable
@@ -136,7 +137,7 @@ class TransitionRateSGD(keras.optimizers.SGD):
     def _adapt(self):
         """Takes in what the last training step changed; the kernels of this one move by the new rate."""
         rate = self.smoothing * self.transition_rate + (1 - self.smoothing) * self._changed / self._weights
-        target = self.target_rate(self.iterations) if callable(self.target_rate) else self.target_rate
+        target = value_at(self.target_rate, self.iterations)
         self.transition_rate.assign(rate)
         self.kernel_learning_rate.assign(tf.maximum(0.0, self.kernel_learning_rate + self.adaptation * (target - rate)))
         self._changed.assign(0.0)
@@ -155,7 +156,4 @@ class TransitionRateSGD(keras.optimizers.SGD):
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        target = config["target_rate"]
-        if isinstance(target, dict):
-            config = {**config, "target_rate": keras.optimizers.schedules.deserialize(target, custom_objects)}
-        return super().from_config(config, custom_objects)
+        return super().from_config(with_schedule(config, "target_rate", custom_objects), custom_objects)
