@@ -121,15 +121,21 @@ class AlphaHistory(keras.callbacks.Callback):
         self._note()
 
 
-def float_outcome(model: keras.Model, history: list[float], data: datasets.Images, folder: pathlib.Path) -> Outcome:
-    """The float network, exported as it is, for comparison."""
+def answers_of(model: keras.Model, data: datasets.Images) -> np.ndarray:
+    """The class that a model names for each test image."""
+    return model.predict(data.test[0].astype(np.float32), batch_size=250, verbose=0).argmax(-1)
+
+
+def float_outcome(
+    model: keras.Model, answers: np.ndarray, history: list[float], data: datasets.Images, folder: pathlib.Path
+) -> Outcome:
+    """The float network, exported as it is, for comparison; `answers` are its own, as `answers_of` gives them."""
     content = tf.lite.TFLiteConverter.from_keras_model(model).convert()
-    answers = _answers(model, data)
     accuracy = float(np.mean(answers == data.test[1]))
     return _outcome("float", content, folder, data, answers, keras_accuracy=accuracy, history=history)
 
 
-def converter_outcome(model: keras.Model, data: datasets.Images, folder: pathlib.Path) -> Outcome:
+def converter_outcome(model: keras.Model, answers: np.ndarray, data: datasets.Images, folder: pathlib.Path) -> Outcome:
     """TensorFlow's own post-training quantization of the float network: int8, ranges from training images."""
     converter = tf.lite.TFLiteConverter.from_keras_model(model)
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
@@ -140,12 +146,12 @@ def converter_outcome(model: keras.Model, data: datasets.Images, folder: pathlib
     converter.inference_output_type = tf.int8
     content = converter.convert()
     stored = npu_bytes(lambda file: file.write_bytes(content))
-    return _outcome("converter's int8", content, folder, data, _answers(model, data), npu_bytes=stored)
+    return _outcome("converter's int8", content, folder, data, answers, npu_bytes=stored)
 
 
 def quantized_outcome(
     model: keras.Model,
-    float_model: keras.Model,
+    float_answers: np.ndarray,
     history: list[float],
     alphas: dict[str, list[float]],
     data: datasets.Images,
@@ -175,8 +181,8 @@ def quantized_outcome(
         path.read_bytes(),
         folder,
         data,
-        _answers(float_model, data),
-        keras_accuracy=float(np.mean(_answers(model, data) == data.test[1])),
+        float_answers,
+        keras_accuracy=float(np.mean(answers_of(model, data) == data.test[1])),
         weight_bytes=report.weight_bytes,
         differing=report.verification.differing,
         compared=sum(tensor.elements for tensor in report.verification.tensors),
@@ -221,10 +227,6 @@ def _outcome(name, content: bytes, folder, data: datasets.Images, float_answers,
 
 def _path(name: str, folder: pathlib.Path) -> pathlib.Path:
     return folder / f"{re.sub('[^a-z0-9]+', '_', name.lower())}.tflite"
-
-
-def _answers(model: keras.Model, data: datasets.Images) -> np.ndarray:
-    return model.predict(data.test[0].astype(np.float32), batch_size=250, verbose=0).argmax(-1)
 
 
 def _rows(report: tflite_export.Report, alphas, integers: dict[str, TensorIntegers]) -> list[Row]:

@@ -151,9 +151,10 @@ def main(argv) -> None:
     network = build_network(data)
     history, _ = fit(network, data, recipe)
     _announce("the converter's own post-training int8, for comparison")
+    answers = outcomes.answers_of(network, data)
     found = [
-        outcomes.float_outcome(network, history, data, folder),
-        outcomes.converter_outcome(network, data, folder),
+        outcomes.float_outcome(network, answers, history, data, folder),
+        outcomes.converter_outcome(network, answers, data, folder),
     ]
 
     for width in FLAGS.bits:
@@ -173,7 +174,7 @@ def main(argv) -> None:
             trained = fit(model, data, its_recipe)
         if its_recipe and any(isinstance(layer, keras.layers.BatchNormalization) for layer in model.layers):
             satkeras.reestimate_batch_norm(model, data.train[0][:STATISTICS_IMAGES].astype(np.float32))
-        measured = functools.partial(outcomes.quantized_outcome, model, network, *trained, data, FLAGS.verify_images)
+        measured = functools.partial(outcomes.quantized_outcome, model, answers, *trained, data, FLAGS.verify_images)
         found.append(measured(folder, name))
         if width == 4:
             found.append(measured(folder, f"{name}, packed", weight_storage="packed"))
