@@ -12,133 +12,26 @@ measured again. The table of all is `docs/results/portability.md`.
 
 import dataclasses
 import fnmatch
-import pathlib
-from collections.abc import Callable
 
 import numpy as np
-import tensorflow as tf
-import tf_keras as keras
 from absl import app, flags
 from ai_edge_litert.interpreter import Interpreter
 from tensorflow.lite.python import schema_py_generated as schema
 
-import satkeras
-import tflite_export
-from benchmarks import judges, pretrained, results
+from benchmarks import judges, results
 from benchmarks.papers.command import load
-from benchmarks.papers.rows import Place, trained_model
-from benchmarks.papers.tables import TABLES
+from benchmarks.portable_pairs import CASES, define_flags
 from examples import datasets
-from satkeras.quantizers import DoReFaWeightQuantizer, SATWeightQuantizer
 from tflite_export.file.reader import read_model
-from tflite_export.file.writer import packed, write_file
-from tflite_export.lowering.lower import make_plan
-from tflite_export.portability.plans import Portability, prove
-from tflite_export.portability.tables import with_tables
-from tflite_export.portable_files import rewritten
+from tflite_export.file.writer import packed
 from tflite_export.verification.interpreter import RESOLVERS
 
 FLAGS = flags.FLAGS
 RESULTS = results.FOLDER / "portability"
-CALIBRATION_IMAGES = 512
 THREADS = (1, 2, 4)
 JUDGES = {"tflite_runtime": 20, "tflm": 50, "tosa": 3}  # and on how many images
 ARM = {"arm": 3}
-CONTROLS = 3
 SECONDS = 300  # that a judge may take
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Pair:
-    """A file as it was and made portable.
-
-    Attributes:
-      original: its bytes.
-      portable: those of the portable one.
-      proof: of that one.
-      controls: the original with scales changed at random, as little as the pass changes them.
-    """
-
-    original: bytes
-    portable: bytes
-    proof: Portability
-    controls: tuple[bytes, ...] = ()
-
-
-def _float_network(name: str) -> keras.Model:
-    model = pretrained.load(name, FLAGS.pretrained_dir)
-    return keras.Model(model.input, model.get_layer("logits").output) if name == "resnet20" else model
-
-
-def _calibrated(weight_bits, activation_bits, grid, ends, data: datasets.Images) -> Pair:
-    """ResNet-20, calibrated only, its first and last layers of `ends` bits."""
-    keras.utils.set_random_seed(0)
-    scheme = dataclasses.replace(
-        satkeras.SCHEMES["sat"],
-        weights=DoReFaWeightQuantizer(grid=grid),
-        lone_weights=SATWeightQuantizer(grid=grid),
-        first_layer_bits=ends,
-        last_layer_bits=ends,
-    )
-    model = satkeras.quantize_model(
-        _float_network("resnet20"),
-        scheme,
-        weight_bits=weight_bits,
-        activation_bits=activation_bits,
-        calibration_data=data.train[0][:CALIBRATION_IMAGES].astype(np.float32),
-    )
-    return _pair_of(model)
-
-
-def _of_papers(table: str, row: str, data: datasets.Images) -> Pair:
-    """A network that `benchmarks.papers` has trained, by its first seed."""
-    place = Place(results.FOLDER / "papers" / table, pathlib.Path(FLAGS.papers) / table, TABLES[table].epochs)
-    return _pair_of(trained_model(TABLES[table], row, place, 0, data.classes))
-
-
-def _pair_of(model: keras.Model) -> Pair:
-    plan = with_tables(make_plan(tflite_export.portable_model(model)))
-    controls = tuple(write_file(make_plan(_control(model, seed))) for seed in range(CONTROLS))
-    return Pair(write_file(make_plan(model)), write_file(plan), prove(plan), controls)
-
-
-def _control(model: keras.Model, seed: int) -> keras.Model:
-    """The model with each channel's scale, a batch norm's gamma, times 1 within 0.1 %."""
-    rng, control = np.random.default_rng(seed), keras.models.clone_model(model)
-    control.set_weights(model.get_weights())
-    for layer in control.layers:
-        if isinstance(layer, keras.layers.BatchNormalization) and layer.scale:
-            gamma = layer.gamma.numpy()
-            layer.gamma.assign(gamma * rng.uniform(0.999, 1.001, gamma.shape))
-    return control
-
-
-def _converted(name: str, data: datasets.Images) -> Pair:
-    """What TensorFlow's converter makes after training."""
-    images = data.train[0][:200].astype(np.float32)
-    converter = tf.lite.TFLiteConverter.from_keras_model(_float_network(name))
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.representative_dataset = lambda: ([image[None]] for image in images)
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-    converter.inference_input_type, converter.inference_output_type = tf.uint8, tf.int8
-    original = bytes(converter.convert())
-    return Pair(original, *rewritten(original))
-
-
-CASES: dict[str, Callable[[datasets.Images], Pair]] = {
-    "ResNet-20 W4A4 symmetric": lambda data: _calibrated(4, 4, "symmetric", 7, data),
-    "ResNet-20 W4A4 odd": lambda data: _calibrated(4, 4, "odd", 7, data),
-    "ResNet-20 W2A2 odd": lambda data: _calibrated(2, 2, "odd", 7, data),
-    "ResNet-20 W2A2 ternary": lambda data: _calibrated(2, 2, "symmetric", 7, data),
-    "ResNet-20 W7A8": lambda data: _calibrated(7, 8, "symmetric", 7, data),
-    "ResNet-20 W8A8": lambda data: _calibrated(8, 8, "symmetric", 8, data),
-    "TensorFlow int8 ResNet-20": lambda data: _converted("resnet20", data),
-    "TensorFlow int8 ResNet-8": lambda data: _converted("resnet8", data),
-    "ResNet-20 W2A2 trained": lambda data: _of_papers("resnet20", "SAT W2A2", data),
-    "MobileNetV1 W4A4 trained": lambda data: _of_papers("mobilenet_v1", "SAT W4A4, two stages", data),
-    "MobileNetV2 W4A4 trained": lambda data: _of_papers("mobilenet_v2", "SAT W4A4, two stages", data),
-}
-ON_CIFAR100 = "MobileNet"
 
 
 def exposed(content: bytes) -> bytes:
@@ -180,7 +73,7 @@ def count(one: list[np.ndarray], other: list[np.ndarray]) -> dict[str, int]:
 
 def measure(case: str, data: datasets.Images) -> dict:
     """Both files of a case on all runtimes."""
-    pair = CASES[case](data)
+    pair = CASES[case].make(data)
     images = data.test[0][: FLAGS.images]
     before, after = exposed(pair.original), exposed(pair.portable)
     few = images[:100]
@@ -302,7 +195,7 @@ def main(argv) -> None:
         known = results.read(path) or {"images": 0}
         if fnmatch.fnmatchcase(case, FLAGS.only) and known["images"] < FLAGS.images:
             print(f"=== {case}", flush=True)
-            data = load("cifar100" if case.startswith(ON_CIFAR100) else "cifar10", FLAGS.data_dir)
+            data = load(CASES[case].dataset, FLAGS.data_dir)
             results.write(path, measure(case, data) | results.environment())
             RESULTS.with_suffix(".md").write_text(table())
     print(table())
@@ -310,8 +203,7 @@ def main(argv) -> None:
 
 if __name__ == "__main__":
     flags.DEFINE_string("data_dir", None, "Where tensorflow-datasets keeps its data.", required=True)
-    flags.DEFINE_string("pretrained_dir", None, "Where the pretrained networks are.", required=True)
-    flags.DEFINE_string("papers", "runs/papers", "Where the weights that `benchmarks.papers` trained are.")
+    define_flags()
     flags.DEFINE_integer("images", 500, "Test images on LiteRT's kernels.", 1)
     flags.DEFINE_integer("accuracy_images", 10_000, "Test images for the accuracy.", 1)
     flags.DEFINE_string("only", "*", "The cases to measure, a shell pattern.")

@@ -1,0 +1,138 @@
+"""Files as they were and made portable: what `benchmarks.portability` measures."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+import tf_keras as keras
+from absl import flags
+
+import satkeras
+import tflite_export
+from benchmarks import pretrained, results
+from benchmarks.papers.rows import Place, trained_model
+from benchmarks.papers.tables import TABLES
+from examples import datasets
+from satkeras.quantizers import DoReFaWeightQuantizer, SATWeightQuantizer
+from tflite_export.file.writer import write_file
+from tflite_export.lowering.lower import make_plan
+from tflite_export.portability.plans import Portability, prove
+from tflite_export.portability.tables import with_tables
+from tflite_export.portable_files import rewritten
+
+FLAGS = flags.FLAGS
+CALIBRATION_IMAGES = 512
+CONTROLS = 3
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Pair:
+    """A file as it was and made portable.
+
+    Attributes:
+      original: its bytes.
+      portable: those of the portable one.
+      proof: of that one.
+      controls: the original with scales changed at random, as little as the pass changes them.
+    """
+
+    original: bytes
+    portable: bytes
+    proof: Portability
+    controls: tuple[bytes, ...] = ()
+
+
+def _float_network(name: str) -> keras.Model:
+    model = pretrained.load(name, FLAGS.pretrained_dir)
+    return keras.Model(model.input, model.get_layer("logits").output) if name == "resnet20" else model
+
+
+def _calibrated(weight_bits, activation_bits, grid, ends, data: datasets.Images) -> Pair:
+    """ResNet-20, calibrated only, its first and last layers of `ends` bits."""
+    keras.utils.set_random_seed(0)
+    scheme = dataclasses.replace(
+        satkeras.SCHEMES["sat"],
+        weights=DoReFaWeightQuantizer(grid=grid),
+        lone_weights=SATWeightQuantizer(grid=grid),
+        first_layer_bits=ends,
+        last_layer_bits=ends,
+    )
+    model = satkeras.quantize_model(
+        _float_network("resnet20"),
+        scheme,
+        weight_bits=weight_bits,
+        activation_bits=activation_bits,
+        calibration_data=data.train[0][:CALIBRATION_IMAGES].astype(np.float32),
+    )
+    return _pair_of(model)
+
+
+def _of_papers(table: str, row: str, data: datasets.Images) -> Pair:
+    """A network that `benchmarks.papers` has trained, by its first seed."""
+    place = Place(results.FOLDER / "papers" / table, pathlib.Path(FLAGS.papers) / table, TABLES[table].epochs)
+    return _pair_of(trained_model(TABLES[table], row, place, 0, data.classes))
+
+
+def _pair_of(model: keras.Model) -> Pair:
+    plan = with_tables(make_plan(tflite_export.portable_model(model)))
+    controls = tuple(write_file(make_plan(_control(model, seed))) for seed in range(CONTROLS))
+    return Pair(write_file(make_plan(model)), write_file(plan), prove(plan), controls)
+
+
+def _control(model: keras.Model, seed: int) -> keras.Model:
+    """The model with each channel's scale, a batch norm's gamma, times 1 within 0.1 %."""
+    rng, control = np.random.default_rng(seed), keras.models.clone_model(model)
+    control.set_weights(model.get_weights())
+    for layer in control.layers:
+        if isinstance(layer, keras.layers.BatchNormalization) and layer.scale:
+            gamma = layer.gamma.numpy()
+            layer.gamma.assign(gamma * rng.uniform(0.999, 1.001, gamma.shape))
+    return control
+
+
+def _converted(name: str, data: datasets.Images) -> Pair:
+    """What TensorFlow's converter makes after training."""
+    images = data.train[0][:200].astype(np.float32)
+    converter = tf.lite.TFLiteConverter.from_keras_model(_float_network(name))
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.representative_dataset = lambda: ([image[None]] for image in images)
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    converter.inference_input_type, converter.inference_output_type = tf.uint8, tf.int8
+    original = bytes(converter.convert())
+    return Pair(original, *rewritten(original))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Case:
+    """One pair of files.
+
+    Attributes:
+      make: from a data set to the pair.
+      dataset: which, of `examples.datasets`.
+    """
+
+    make: Callable[[datasets.Images], Pair]
+    dataset: str = "cifar10"
+
+
+CASES: dict[str, Case] = {
+    "ResNet-20 W4A4 symmetric": Case(lambda data: _calibrated(4, 4, "symmetric", 7, data)),
+    "ResNet-20 W4A4 odd": Case(lambda data: _calibrated(4, 4, "odd", 7, data)),
+    "ResNet-20 W2A2 odd": Case(lambda data: _calibrated(2, 2, "odd", 7, data)),
+    "ResNet-20 W2A2 ternary": Case(lambda data: _calibrated(2, 2, "symmetric", 7, data)),
+    "ResNet-20 W7A8": Case(lambda data: _calibrated(7, 8, "symmetric", 7, data)),
+    "ResNet-20 W8A8": Case(lambda data: _calibrated(8, 8, "symmetric", 8, data)),
+    "TensorFlow int8 ResNet-20": Case(lambda data: _converted("resnet20", data)),
+    "TensorFlow int8 ResNet-8": Case(lambda data: _converted("resnet8", data)),
+    "ResNet-20 W2A2 trained": Case(lambda data: _of_papers("resnet20", "SAT W2A2", data)),
+    "MobileNetV1 W4A4 trained": Case(lambda data: _of_papers("mobilenet_v1", "SAT W4A4, two stages", data), "cifar100"),
+    "MobileNetV2 W4A4 trained": Case(lambda data: _of_papers("mobilenet_v2", "SAT W4A4, two stages", data), "cifar100"),
+}
+
+
+def define_flags() -> None:
+    """Where what the networks come from is."""
+    flags.DEFINE_string("pretrained_dir", None, "Where the pretrained networks are.", required=True)
+    flags.DEFINE_string("papers", "runs/papers", "Where the weights that `benchmarks.papers` trained are.")
