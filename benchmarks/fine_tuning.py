@@ -21,7 +21,7 @@ import satkeras
 from benchmarks import distillation, optimizers, pretrained, results, saved_models
 from benchmarks.runs import Run
 from examples import datasets
-from satkeras.quantizers import PACTQuantizer, QuantizationNetworksWeightQuantizer, SATWeightQuantizer
+from satkeras.quantizers import PACTQuantizer, QuantizationNetworksWeightQuantizer
 from satkeras.training.callbacks import GeometricTemperature, TemperaturePerStep
 from satkeras.training.phases import staircases
 
@@ -59,19 +59,11 @@ def _qn(weight_bits: int | str, activation_bits: int, stages) -> Run:
 _UNIFORM = dataclasses.replace(satkeras.SCHEMES["qn"], activations=PACTQuantizer())
 
 
-def _rescaled(**options) -> satkeras.Scheme:
-    """SAT whose rescale decides on the last layer's scale, whatever the pretrained one is."""
-    lone_weights = SATWeightQuantizer(keep_scale=False, **options)
-    return dataclasses.replace(satkeras.SCHEMES["sat"], lone_weights=lone_weights)
-
-
 def _qn_weights(**options) -> satkeras.Scheme:
     weights = QuantizationNetworksWeightQuantizer(**options)
     return dataclasses.replace(satkeras.SCHEMES["qn"], weights=weights, lone_weights=weights)
 
 
-_RESCALED = _rescaled()
-_RESCALED_AS_PRINTED = _rescaled(rescale="constant")
 _LEARNED = _qn_weights(learn_thresholds=True)
 _EXACT = _qn_weights(gradient_temperature=None)
 _OWN_ZERO = _qn_weights(zero_edge=None)
@@ -85,8 +77,6 @@ _THREE_PHASES = (("weights", 2), ("activations", 1), ("both", 2))
 RUNS = (
     *(_plain(network, "sat", bits, epochs) for network in ("resnet8", "resnet20") for bits, epochs in ((8, 1), (4, 1))),
     _plain("resnet8", "sat", 4, 5),
-    Run("resnet20", _RESCALED, 4, 4, ((None, 1),), "sat, last layer rescaled by the rules"),
-    Run("resnet20", _RESCALED_AS_PRINTED, 4, 4, ((None, 1),), "sat, last layer rescaled as printed"),
     Run("resnet20", None, None, None, ((None, 5),), "float"),
     *(_qn(bits, 8, _WEIGHTS_ALONE) for bits in ("3bit+-4", "ternary", 1)),
     *(Run("resnet20", _LEARNED, bits, 8, _WEIGHTS_ALONE, "qn, learned thresholds") for bits in ("ternary", 1)),

@@ -46,7 +46,12 @@ def _of_files(files: list[dict]) -> tuple[str, str, str]:
     """Accuracy, bytes and differing integers of a row's files; empty for a row without."""
     if not files:
         return "", "", ""
+    accuracies = ", ".join(f"{100 * file['accuracy']:.2f} ({100 * file['keras_accuracy']:.2f})" for file in files)
+    return accuracies, f"{files[0]['bytes']:,}", differing(files)
+
+
+def differing(files: list[dict]) -> str:
+    """How many integers differ, of how many: of what `benchmarks.papers.files.measure` found."""
     differ = sum(count for file in files for count in file["differing"].values())
     compared = sum(file["integers"] * len(file["differing"]) for file in files)
-    accuracies = ", ".join(f"{100 * file['accuracy']:.2f} ({100 * file['keras_accuracy']:.2f})" for file in files)
-    return accuracies, f"{files[0]['bytes']:,}", f"{differ:,} of {compared:,}"
+    return f"{differ:,} of {compared:,}"

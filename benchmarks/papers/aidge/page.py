@@ -1,6 +1,7 @@
 """The page of what `benchmarks.papers.aidge` found."""
 
 from benchmarks import results
+from benchmarks.papers.page import differing
 
 COLUMNS = (
     "",
@@ -133,8 +134,7 @@ def _trained(trained: dict) -> tuple[str, ...]:
 def _of_file(file: dict | None) -> tuple[str, str]:
     if file is None:
         return "", ""
-    compared = file["integers"] * len(file["differing"])
-    return _percent(file["accuracy"]), f"{sum(file['differing'].values()):,} of {compared:,}"
+    return _percent(file["accuracy"]), differing([file])
 
 
 def _percent(share: float) -> str:
