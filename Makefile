@@ -8,6 +8,8 @@ VENV = .venv
 NETWORK = mobilenet_v2
 DEMO_FLAGS =
 PYTEST_FLAGS = -q -n 2
+# Downloads and unpacks in a fifth of pip's time. It does not read pip's settings: where it finds no index, pip installs.
+UV = uv==0.13.9
 
 demo: $(VENV)/.stamp
 	TF_CPP_MIN_LOG_LEVEL=3 $(VENV)/bin/python -m examples.train --dataset=mnist --network=$(NETWORK) $(DEMO_FLAGS)
@@ -54,9 +56,11 @@ $(VENV)/.stamp: setup.py requirements.lock
 	echo "requirements.lock is for Python 3.11. Received: PYTHON=$(PYTHON), and python3 is another version." >&2; \
 	echo "Install Python 3.11, or name one: make PYTHON=/path/to/python3.11" >&2; \
 	exit 1
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -r requirements.lock
-	$(VENV)/bin/python -m compileall -q -j 0 -x '/tests/' $(VENV)/lib
+	-$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(UV)
+	$(VENV)/bin/uv pip install --quiet --system-certs --python $(VENV)/bin/python -r requirements.lock || \
+	    $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -r requirements.lock
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	$(VENV)/bin/python -m compileall -q -j 0 -x '/tests/' $(VENV)/lib
 	touch $(VENV)/.stamp
 
 clean:
