@@ -60,7 +60,7 @@ class Recipe:
     clip_norm: float | None = None
 
 
-STATISTICS_IMAGES = 2048  # for the batch norms of a trained network
+STATISTICS_IMAGES = 1024  # for the batch norms of a trained network
 RECIPES = {
     "mnist": Recipe(epochs=4, batch_size=128, learning_rate=0.1),
     "digits": Recipe(epochs=10, batch_size=64, learning_rate=0.05),
@@ -90,6 +90,7 @@ def fit(model: keras.Model, data: datasets.Images, recipe: Recipe) -> tuple[list
         schedule, momentum=0.9, nesterov=True, weight_decay=recipe.weight_decay, global_clipnorm=recipe.clip_norm
     )
     optimizer.exclude_from_weight_decay(var_list=satkeras.undecayed_variables(model))
+    optimizer.build(model.trainable_variables)  # made while the step is traced, its variables cost seconds
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(optimizer, loss, metrics=["accuracy"])
     alphas = outcomes.AlphaHistory()
