@@ -91,7 +91,7 @@ def _checked(values: np.ndarray, required, quantizer: InputQuantizer, argument: 
     return values
 
 
-def batch_size_for(model: keras.Model, most: int = 64, values: int = 2**24) -> int:
+def batch_size_for(model: keras.Model, most: int = 256, values: int = 2**24) -> int:
     """How many examples make a batch whose largest tensor has not more than some number of values."""
     sizes = [
         int(np.prod([size or 1 for size in tensor.shape[1:]]))

@@ -25,7 +25,7 @@ def reestimate_batch_norm(model: keras.Model, data: InputData, batch_size: int |
       model: what `quantize_model` returned, trained.
       data: inputs as the `calibration_data` of `quantize_model`, all of which are read, once: a few thousand training
         images, augmented as they were in training.
-      batch_size: how many make a batch; up to 64, as memory allows, by default.
+      batch_size: how many make a batch; up to 256, as memory allows, by default.
 
     Raises:
       TypeError, ValueError: not such a model; the data is of no known form, empty, of another shape, or in other units;

@@ -42,6 +42,6 @@ def test_a_progress_bar_where_it_takes_longer(seconds, verbose, model, monkeypat
 
 
 def test_batches_get_smaller_with_the_largest_tensor(model):
-    assert batch_size_for(model) == 64
+    assert batch_size_for(model) == 256
     assert batch_size_for(model, values=4 * 4 * 8 * 5) == 5
     assert batch_size_for(model, values=1) == 1
