@@ -1,37 +1,43 @@
-"""One file on every runtime: the integers of all its tensors that differ, before and after, and its accuracy.
+"""One file on every runtime: the integers of all its tensors that differ, before and after, its accuracy and speed.
 
     python -m benchmarks.portability --data_dir=DIR --pretrained_dir=DIR [--only='ResNet-20 *'] [--images=500]
 
-A pretrained ResNet-20 (see `benchmarks.pretrained`), calibrated at several widths, int8 files that TensorFlow's
-converter makes of it and of MLPerf Tiny's ResNet-8 after training, and networks that `benchmarks.papers` has trained,
-where their weights are. Each is written as it is and made portable. LiteRT's
-default, builtin and reference kernels run both, with one, two and four threads, and `make judges`' runtimes the
-portable one. Every network is a file in `docs/results/portability/`; one that is there with as many images is not
-measured again. The table of all is `docs/results/portability.md`.
+The files are those of `benchmarks.portable_pairs`: each is written as it is and made portable. LiteRT's default,
+builtin and reference kernels run both, with one, two and four threads, and TensorFlow's interpreter and the runtimes of
+`make judges` the portable one. Every pair is a file in `docs/results/portability/`, written as results come; what is
+there of the same portable file, by its proof, is not measured again. The page of all is `docs/results/portability.md`.
 """
 
 import dataclasses
 import fnmatch
+import functools
+import json
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from absl import app, flags
 from ai_edge_litert.interpreter import Interpreter
 from tensorflow.lite.python import schema_py_generated as schema
 
-from benchmarks import judges, results
+from benchmarks import judges, latency, results
 from benchmarks.papers.command import load
-from benchmarks.portable_pairs import CASES, define_flags
-from examples import datasets
+from benchmarks.portability_page import ARM, JUDGES, RESULTS, table
+from benchmarks.portable_pairs import CASES, Pair, define_flags
 from tflite_export.file.reader import read_model
 from tflite_export.file.writer import packed
 from tflite_export.verification.interpreter import RESOLVERS
 
 FLAGS = flags.FLAGS
-RESULTS = results.FOLDER / "portability"
-THREADS = (1, 2, 4)
-JUDGES = {"tflite_runtime": 20, "tflm": 50, "tosa": 3}  # and on how many images
-ARM = {"arm": 3}
+DEFAULT = ("xnnpack", 1)
+# Kernels and threads of LiteRT here, beside its default ones.
+HERE = {
+    f"{kernels}, {threads}": (kernels, threads)
+    for kernels in RESOLVERS
+    for threads in (1, 2, 4)
+    if (kernels, threads) != DEFAULT and (kernels != "reference" or threads == 1)
+}
 SECONDS = 300  # that a judge may take
+FEW = 100  # images that the original file is compared on
 
 
 def exposed(content: bytes) -> bytes:
@@ -71,41 +77,109 @@ def count(one: list[np.ndarray], other: list[np.ndarray]) -> dict[str, int]:
     }
 
 
-def measure(case: str, data: datasets.Images) -> dict:
-    """Both files of a case on all runtimes."""
-    pair = CASES[case].make(data)
-    images = data.test[0][: FLAGS.images]
-    before, after = exposed(pair.original), exposed(pair.portable)
-    few = images[:100]
-    original = run_here(before, "xnnpack", 1, few)
-    found = {
-        "images": FLAGS.images,
-        "proof": dataclasses.asdict(pair.proof),
-        "bytes": [len(pair.original), len(pair.portable)],
-        "original": {
-            kernels: count(original, run_here(before, kernels, 1, few)) for kernels in ("builtin", "reference")
-        },
-        "portable": {},
+@dataclasses.dataclass(frozen=True, eq=False)
+class Subject:
+    """A pair of files, and the images that it is measured on.
+
+    Attributes:
+      pair: both files.
+      images: uint8, all test images that the accuracy is measured on.
+      labels: theirs.
+    """
+
+    pair: Pair
+    images: np.ndarray
+    labels: np.ndarray
+
+    @functools.cached_property
+    def original_answers(self) -> np.ndarray:
+        """The original's, by LiteRT's default."""
+        return self.answers(self.pair.original)
+
+    @functools.cached_property
+    def expected(self) -> list[np.ndarray]:
+        """Every integer of the portable file on the first images, by LiteRT's default."""
+        return run_here(exposed(self.pair.portable), *DEFAULT, self.images[: FLAGS.images])
+
+    def answers(self, content: bytes) -> np.ndarray:
+        """Classes of all images, by LiteRT's default."""
+        return run_here(content, *DEFAULT, self.images)[0].argmax(-1)
+
+    def accuracy(self, answers: np.ndarray) -> float:
+        """The share of right answers."""
+        return float(np.mean(answers == self.labels))
+
+
+def original_integers(subject: Subject) -> dict:
+    """Those of the original file that other kernels of LiteRT compute otherwise than its default."""
+    content, few = exposed(subject.pair.original), subject.images[:FEW]
+    expected = run_here(content, *DEFAULT, few)
+    return {kernels: count(expected, run_here(content, kernels, 1, few)) for kernels in ("builtin", "reference")}
+
+
+def answers(subject: Subject) -> dict:
+    """Accuracy of both files, and how many answers stay: in the portable one, and of the original on other kernels."""
+    original, portable = subject.original_answers, subject.answers(subject.pair.portable)
+    there = run_here(subject.pair.original, "reference", 1, subject.images[: FLAGS.images])[0].argmax(-1)
+    return {
+        "images": len(subject.images),
+        "accuracy": [subject.accuracy(original), subject.accuracy(portable)],
+        "same": float(np.mean(original == portable)),
+        "same_of_reference": float(np.mean(original[: len(there)] == there)),
     }
-    expected = run_here(after, "xnnpack", 1, images)
-    for kernels in RESOLVERS:
-        for threads in THREADS if kernels != "reference" else THREADS[:1]:
-            if (kernels, threads) != ("xnnpack", 1):
-                found["portable"][f"{kernels}, {threads}"] = count(expected, run_here(after, kernels, threads, images))
-    for name, some in (JUDGES | (ARM if FLAGS.arm else {})).items():
-        found["portable"][name] = _judged(name, after, images[:some], expected)
-    test, labels = (values[: FLAGS.accuracy_images] for values in data.test)
-    answers = [run_here(content, "xnnpack", 1, test)[0].argmax(-1) for content in (pair.original, pair.portable)]
-    controls = [run_here(content, "xnnpack", 1, test)[0].argmax(-1) for content in pair.controls]
-    there = run_here(pair.original, "reference", 1, images)[0].argmax(-1)
-    return found | {
-        "accuracy_images": len(test),
-        "accuracy": [float(np.mean(given == labels)) for given in answers],
-        "control_accuracy": [float(np.mean(given == labels)) for given in controls],
-        "control_same_answers": [float(np.mean(answers[0] == given)) for given in controls],
-        "same_answers": float(np.mean(answers[0] == answers[1])),
-        "same_answers_of_reference": float(np.mean(answers[0][: len(there)] == there)),
+
+
+def controls(subject: Subject) -> dict:
+    """The same of originals whose scales were changed at random."""
+    found = [subject.answers(content) for content in subject.pair.controls]
+    return {
+        "accuracy": [subject.accuracy(given) for given in found],
+        "same": [float(np.mean(subject.original_answers == given)) for given in found],
     }
+
+
+def milliseconds(subject: Subject) -> dict:
+    """Of one image, one thread, the files taking turns."""
+    return latency.milliseconds({"original": subject.pair.original, "portable": subject.pair.portable})
+
+
+PARTS: Mapping[str, Callable[[Subject], dict]] = {
+    "original": original_integers,
+    "answers": answers,
+    "controls": controls,
+    "milliseconds": milliseconds,
+}
+
+
+def runtimes_left(found: Mapping) -> dict[str, int]:
+    """The runtimes that were not asked about as many images yet, and how many that is."""
+    wanted = {**dict.fromkeys(HERE, FLAGS.images), **JUDGES, **(ARM if FLAGS.arm else {})}
+    asked = {name: value["asked"] for name, value in found.get("portable", {}).items()}
+    return {name: images for name, images in wanted.items() if asked.get(name, 0) < images}
+
+
+def measure(subject: Subject, found: dict, keep: Callable[[dict], None]) -> None:
+    """Adds what is missing to what was found of a pair.
+
+    Args:
+      subject: the pair.
+      found: of the same portable file; empty at first.
+      keep: called with all there is whenever something is added.
+    """
+    found |= results.environment() | {"bytes": [len(subject.pair.original), len(subject.pair.portable)]}
+    for name, part in PARTS.items():
+        if name not in found:
+            found[name] = part(subject)
+            keep(found)
+    content = exposed(subject.pair.portable)
+    for name, wanted in runtimes_left(found).items():
+        images = subject.images[:wanted]
+        if name in HERE:
+            compared = count(subject.expected, run_here(content, *HERE[name], images))
+        else:
+            compared = _judged(name, content, images, subject.expected)
+        found["portable"] = {**found.get("portable", {}), name: {"asked": wanted, **compared}}
+        keep(found)
 
 
 def _judged(name: str, content: bytes, images: np.ndarray, expected: list[np.ndarray]) -> dict:
@@ -116,89 +190,30 @@ def _judged(name: str, content: bytes, images: np.ndarray, expected: list[np.nda
     return count(answers.outputs, expected)
 
 
-def table() -> str:
-    """All results there are, in Markdown."""
-    rows = []
-    for path in sorted(RESULTS.glob("*.json")):
-        found = results.read(path) or {}
-        proof, original = found["proof"], found["original"]
-        here = [value for name, value in found["portable"].items() if ", " in name]
-        rows.append(
-            (
-                path.stem.replace("_", " "),
-                f"{proof['operators']}, {proof['channels']:,}",
-                f"{proof['sums']:,}",
-                f"{proof['as_they_were']:,} / {proof['by_bias']:,} / {proof['moved']:,} / {proof['made_even']:,}",
-                f"{proof['largest_move']:.2%}, {proof['largest_bias_move']:.2f}",
-                " / ".join(
-                    f"{original[kernels]['differing'] / original[kernels]['integers']:.1%}"
-                    for kernels in ("builtin", "reference")
-                ),
-                f"{here[0]['images']}: {sum(value['differing'] for value in here):,} of "
-                f"{sum(value['integers'] for value in here):,}",
-                *(_cell(found["portable"].get(name)) for name in (*JUDGES, *ARM)),
-                " → ".join(f"{accuracy:.2%}" for accuracy in found["accuracy"]),
-                _percentages(found, "control_accuracy"),
-                f"{found['same_answers_of_reference']:.2%}, {found['same_answers']:.2%}",
-                _percentages(found, "control_same_answers"),
-                f"{found['bytes'][1] / found['bytes'][0]:.3f}",
-            )
-        )
-    return results.page(
-        "One file, the same integers on every runtime",
-        "`python -m benchmarks.portability`: a pretrained ResNet-20, calibrated on 512 images, int8 files "
-        "of TensorFlow's converter, and networks trained by `benchmarks.papers`, made portable "
-        "([portable.md](../portable.md)); every operator's output. "
-        "*Channels*: as they were / by their bias alone / scale moved / weights made even. *Moves*: the largest "
-        "relative change of a weight scale, the largest move of a bias in output levels. *Before*: integers of the "
-        "original file that LiteRT's builtin and reference kernels compute otherwise than its default, 100 images. "
-        "*LiteRT*: images, and integers that differ from the default's, over its builtin kernels with 1, 2 and 4 "
-        "threads, the default with 2 and 4, and its reference kernels. The other judges: images, integers that differ. "
-        "*Same answers*: the original on reference kernels as on default ones, and the portable file as the original. "
-        "*Controls*: the original with every channel's scale changed at random by up to 0.1 %, three seeds. "
-        "\n\nTarget: no integer differs.",
-        (
-            "file",
-            "operators, channels",
-            "sums proved",
-            "channels",
-            "moves",
-            "before",
-            "LiteRT",
-            *(judges.JUDGES[name].title for name in (*JUDGES, *ARM)),
-            "accuracy",
-            "accuracy of controls",
-            "same answers",
-            "controls' same answers",
-            "size",
-        ),
-        rows,
-    )
-
-
-def _percentages(found: dict, name: str) -> str:
-    return ", ".join(f"{share:.2%}" for share in found.get(name, []))
-
-
-def _cell(value: dict | None) -> str:
-    if value is None:
-        return "not run"
-    return "refused" if "failed" in value else f"{value['images']}: {value['differing']:,}"
-
-
 def main(argv) -> None:
-    """Measures every case that is left."""
+    """Measures what is left of every case."""
     if len(argv) > 1:
         raise app.UsageError(f"Unexpected arguments: {argv[1:]}")
     for case in CASES:
         path = RESULTS / f"{case.replace(' ', '_')}.json"
-        known = results.read(path) or {"images": 0}
-        if fnmatch.fnmatchcase(case, FLAGS.only) and known["images"] < FLAGS.images:
-            print(f"=== {case}", flush=True)
-            data = load(CASES[case].dataset, FLAGS.data_dir)
-            results.write(path, measure(case, data) | results.environment())
-            RESULTS.with_suffix(".md").write_text(table())
+        found = results.read(path) or {}
+        is_whole = not (set(PARTS) - set(found) or runtimes_left(found))
+        if is_whole or not fnmatch.fnmatchcase(case, FLAGS.only):
+            continue
+        print(f"=== {case}", flush=True)
+        data = load(CASES[case].dataset, FLAGS.data_dir)
+        pair = CASES[case].make(data)
+        proof = json.loads(json.dumps(dataclasses.asdict(pair.proof)))
+        if found.get("proof") != proof:
+            found = {"proof": proof}
+        images, labels = (values[: FLAGS.accuracy_images] for values in data.test)
+        measure(Subject(pair, images, labels), found, functools.partial(_keep, path))
     print(table())
+
+
+def _keep(path, found: dict) -> None:
+    results.write(path, found)
+    RESULTS.with_suffix(".md").write_text(table())
 
 
 if __name__ == "__main__":
@@ -207,5 +222,5 @@ if __name__ == "__main__":
     flags.DEFINE_integer("images", 500, "Test images on LiteRT's kernels.", 1)
     flags.DEFINE_integer("accuracy_images", 10_000, "Test images for the accuracy.", 1)
     flags.DEFINE_string("only", "*", "The cases to measure, a shell pattern.")
-    flags.DEFINE_bool("arm", False, "Also LiteRT on an emulated 64-bit Arm, three images.")
+    flags.DEFINE_bool("arm", False, "Also LiteRT on emulated 64-bit Arm.")
     app.run(main)

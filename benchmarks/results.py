@@ -45,6 +45,10 @@ def publish(stem: pathlib.Path, result: dict, text: str) -> None:
 
 def page(title: str, text: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """A page in Markdown: a title, a paragraph, and a table."""
+    return f"# {title}\n\n{text}\n\n{table(columns, rows)}"
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A table in Markdown, with its last line's end."""
     lines = [columns, ["---"] * len(columns), *rows]
-    table = "\n".join(f"| {' | '.join(str(cell) for cell in line)} |" for line in lines)
-    return f"# {title}\n\n{text}\n\n{table}\n"
+    return "".join(f"| {' | '.join(str(cell) for cell in line)} |\n" for line in lines)

@@ -20,7 +20,8 @@ def _seeded():
 
 @pytest.fixture(
     params=[
-        pytest.param(name, marks=[pytest.mark.judges] if judge.environment else [])
+        # TensorFlow starts slowly, each time anew.
+        pytest.param(name, marks=[pytest.mark.judges] if judge.environment or name.startswith("tensorflow") else [])
         for name, judge in judges.JUDGES.items()
     ]
 )

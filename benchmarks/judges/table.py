@@ -31,6 +31,8 @@ JUDGES: Mapping[str, Judge] = {
     "default": Judge("LiteRT, default", "on_litert.py"),
     "builtin": Judge("LiteRT, no delegate", "on_litert.py", arguments=("--kernels=builtin",)),
     "reference": Judge("LiteRT, reference", "on_litert.py", arguments=("--kernels=reference",)),
+    "tensorflow": Judge("TensorFlow, default", "on_tensorflow.py"),
+    "tensorflow_reference": Judge("TensorFlow, reference", "on_tensorflow.py", arguments=("--kernels=reference",)),
     "tflite_runtime": Judge("tflite-runtime 2.14", "on_tflite_runtime.py", "tflite_runtime"),
     "tflm": Judge("TensorFlow Lite Micro", "on_tflm.py", "tflm"),
     "tosa": Judge("TOSA's reference model", "on_tosa.py", "tosa"),

@@ -117,7 +117,7 @@ def rewrite_sum(file: FileGraph, found: FileSum) -> Rewritten:
         channels = channels_of(file, found)
         choice = portable_choice(channels)
     scale = choice.weight_scale[:1] if channels.one_scale else choice.weight_scale
-    _store(file, found, scale, narrowed(choice.bias, np.int32), changed=bool(even.any()))
+    store_sum(file, found, scale, choice.bias, changed=bool(even.any()))
     chosen = dataclasses.replace(channels, weight_scale=choice.weight_scale, bias=choice.bias)
     return Rewritten(chosen, choice, even)
 
@@ -130,8 +130,16 @@ def _made_even(found: FileSum, channels: np.ndarray) -> np.ndarray:
     return narrowed(np.where(channels.reshape(shape), even, found.weights), np.int8)
 
 
-def _store(file: FileGraph, found: FileSum, scale: np.ndarray, bias: np.ndarray, changed: bool) -> None:
-    """New tensors for weights and bias: others may read the old ones."""
+def store_sum(file: FileGraph, found: FileSum, scale: np.ndarray, bias: np.ndarray, changed: bool = False) -> None:
+    """Gives a weighted sum new tensors for weights and bias: others may read the old ones.
+
+    Args:
+      file: where it is.
+      found: the sum, with the weights that it is to have.
+      scale: (channels,) or (1,), of the weights.
+      bias: (channels,), whole steps of input scale times weight scale.
+      changed: whether the weights are others than the file's.
+    """
     operator = found.operator
     weights_place, _, bias_place, _ = _PLACES[file.builtin(operator)]
     inputs = [int(index) for index in operator.inputs]
@@ -144,6 +152,6 @@ def _store(file: FileGraph, found: FileSum, scale: np.ndarray, bias: np.ndarray,
         inputs[weights_place] = file.add_copy(kernel, scale)
     old = inputs[bias_place] if len(inputs) > bias_place and inputs[bias_place] >= 0 else None
     name = file.name(old) if old is not None else f"{file.name(output)}/bias"
-    new = file.add_constant(old, name, bias, file.scale(found.x) * scale)
+    new = file.add_constant(old, name, narrowed(bias, np.int32), file.scale(found.x) * scale)
     inputs[bias_place:] = [new, *inputs[bias_place + 1 :]]
     operator.inputs = inputs

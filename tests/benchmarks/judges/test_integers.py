@@ -10,7 +10,7 @@ IMAGES = 5
 ZERO_POINT, CONV_ZERO_POINT = 128, 7
 INPUT_SCALE, OUTPUT_SCALE = np.float32(0.5), np.float32(1)
 WEIGHT_SCALES = np.float32([1 / 16, 0.013, 0.007, 0.0211])  # the first makes ties: a multiplier of 1/32
-TWICE = ["reference", "tflm", "tosa"]
+TWICE = ["reference", "tensorflow_reference", "tflm", "tosa"]
 TWICE_UPWARD = ["builtin", "tflite_runtime"]
 OUTPUTS = ["flat", "conv", "quantized", "joined", "unsigned", "padded", "pooled"]
 

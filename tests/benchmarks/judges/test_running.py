@@ -87,7 +87,7 @@ def test_an_unknown_judge_is_refused_with_those_there_are(content):
 
 def test_a_judge_without_environment_is_missing(content, tmp_path, monkeypatch):
     monkeypatch.setattr(environments, "FOLDER", tmp_path)
-    assert judges.available() == ("default", "builtin", "reference")
-    assert set(judges.missing()) == set(judges.JUDGES) - {"default", "builtin", "reference"}
+    assert judges.available() == ("default", "builtin", "reference", "tensorflow", "tensorflow_reference")
+    assert set(judges.missing()) == set(judges.JUDGES) - set(judges.available())
     with pytest.raises(judges.MissingJudgeError, match="'tflm' .* run `make judges`"):
         judges.run("tflm", content, [])
