@@ -140,9 +140,9 @@ def require_supported(core: CoreModel) -> None:
                 f"A file needs inputs of fixed size. Input {node.name!r} of {graph.name!r} has the shape "
                 f"{(None, *node.shape)}: quantize_model(model, input_shape=({closed}{',' * (len(node.shape) == 1)}))"
             )
-    if not any(kind_of(node) is Kind.LINEAR for node in graph.nodes):
+    if all(kind_of(node) is Kind.INPUT for node in graph.nodes):
         raise ValueError(
-            "quantize_model needs a model with a convolution or dense layer. Received: "
+            "quantize_model needs a model with a layer between its inputs and outputs. Received: "
             f"{graph.name!r} with {_few(node.name for node in graph.nodes)}"
         )
 

@@ -29,6 +29,7 @@ ONLY_IN_TRAINING = (
     _layers.RandomZoom,
     _layers.SpatialDropout1D,
     _layers.SpatialDropout2D,
+    _layers.SpatialDropout3D,
 )
 
 

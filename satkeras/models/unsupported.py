@@ -12,7 +12,8 @@ WAYS_OUT = {
     ("LayerNormalization", "GroupNormalization", "RMSNormalization", "SpectralNormalization"): "it divides by what it "
     "reads, which no int8 kernel does exactly; use BatchNormalization",
     ("LocallyConnected",): "no kernel has other weights at every place; use Conv2D, or Flatten and Dense",
-    ("3D",): "no int8 kernel has three dimensions; use 2-D layers, the third dimension among the channels or the batch",
+    ("Conv3D",): "no int8 kernel has three dimensions; use 2-D layers, the third dimension among the channels or the "
+    "batch",
     ("Embedding", "Lookup", "Hashing", "Vectorization", "Discretization", "Encoding", "HashedCrossing"): "it reads "
     "integers or text; look them up before the file, and give the model the numbers",
     ("TimeDistributed",): "use the layer inside on the whole tensor: Dense and the 1-D layers take sequences",

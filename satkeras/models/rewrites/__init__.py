@@ -9,7 +9,7 @@ from collections.abc import Callable
 from satkeras._compat import keras
 from satkeras.models.graph import Node
 from satkeras.models.lambdas import source_line
-from satkeras.models.rewrites import elementwise, inputs, linear, movement, one_dimension
+from satkeras.models.rewrites import elementwise, inputs, linear, movement, one_dimension, three_dimensions
 from satkeras.models.rewrites.call import Call, Refused
 from satkeras.models.unsupported import OPERATORS_OUT
 
@@ -18,6 +18,7 @@ __all__ = ["OPERATORS", "REWRITES", "Call", "Refused", "rewrite_of"]
 REWRITES: dict[type, Callable] = {
     **linear.REWRITES,
     **one_dimension.REWRITES,
+    **three_dimensions.REWRITES,
     **inputs.REWRITES,
     **elementwise.REWRITES,
 }

@@ -74,6 +74,10 @@ def _negative(call: Call, x, name=None):
     return affine(call, x, -1.0, 0.0)
 
 
+def _absolute(call: Call, x, name=None):
+    return merge(call, _layers.Maximum, [x, affine(call, x, -1.0, 0.0)])
+
+
 def _add_n(call: Call, inputs, name=None):
     return merge(call, _layers.Add, list(inputs))
 
@@ -164,6 +168,7 @@ OPERATORS = {
     "math.minimum": _merged(_layers.Minimum, _smaller_than_constant),
     **dict.fromkeys(("math.truediv", "math.divide", "realdiv"), _divide),
     "math.negative": _negative,
+    "math.abs": _absolute,
     "math.add_n": _add_n,
     "math.square": _square,
     **dict.fromkeys(("math.pow", "pow"), _power),

@@ -153,6 +153,36 @@ def _piece(call: Call, x, axis: int, begin: int, end: int):
     return x if begin == 0 and end == sizes[axis - 1] else call.apply(Slice, x, f"{begin}", begin=first, end=last)
 
 
+def _tile(call: Call, input, multiples, name=None):  # noqa: A002 - TensorFlow's name
+    batch, *counts = np.ravel(multiples).tolist()
+    if batch != 1:
+        raise Refused(f"needs multiples whose first, the batch's, is 1; has {[batch, *counts]}")
+    for axis, count in enumerate(counts, 1):
+        input = concatenate(call, [input] * int(count), axis, f"tile_{axis}")  # noqa: A001
+    return input
+
+
+def _repeat(call: Call, input, repeats, axis=None, name=None):  # noqa: A002 - TensorFlow's name
+    if np.size(repeats) != 1 or axis is None or not int(axis) % len(input.shape):
+        raise Refused("needs one number of repeats, along an axis that is not the batch's: tf.repeat(x, 2, axis=-1)")
+    axis, count, sizes = int(axis) % len(input.shape), int(np.ravel(repeats)[0]), list(call.fixed(input))
+    copies = concatenate(call, [_expanded(call, input, axis + 1)] * count, axis + 1, "repeat")
+    sizes[axis - 1] *= count
+    return reshaped(call, copies, tuple(sizes))
+
+
+def _gather(call: Call, params, indices, validate_indices=None, axis=None, batch_dims=0, name=None):
+    axis = int(axis or 0) % len(params.shape)
+    if is_symbolic(indices) or np.ndim(indices) > 1 or not axis or batch_dims:
+        raise Refused("needs a list of numbers along an axis that is not the batch's: tf.gather(x, [0, 2], axis=-1)")
+    if not np.ndim(indices):
+        return sliced(call, params, [*[slice(None)] * axis, int(indices)])
+    indices = np.asarray(indices)
+    runs = np.split(indices, np.flatnonzero(np.diff(indices) != 1) + 1)
+    parts = [_piece(call, params, axis, int(run[0]), int(run[-1]) + 1) for run in runs]
+    return concatenate(call, parts, axis, "gather")
+
+
 def _split(call: Call, value, num_or_size_splits, axis=0, num=None, name=None):
     axis = int(axis) % len(value.shape)
     if not axis:
@@ -259,6 +289,9 @@ OPERATORS = {
     **dict.fromkeys(("transpose", "compat.v1.transpose"), _transpose),
     "reverse": _reverse,
     "slice": _slice,
+    "tile": _tile,
+    "repeat": _repeat,
+    **dict.fromkeys(("gather", "compat.v1.gather"), _gather),
     "__operators__.getitem": _getitem,
     "keras.backend.batch_flatten": _batch_flatten,
     "pad": _pad,

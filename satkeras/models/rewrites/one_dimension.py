@@ -119,6 +119,12 @@ def _spatial_dropout(call: Call, x):
     return call.sequence(call.apply(_layers.SpatialDropout2D, call.image(x), rate=call.layer.rate))
 
 
+def _repeated(call: Call, x):
+    (channels,) = call.fixed(x)
+    image = call.apply(_layers.Reshape, x, "image", target_shape=(1, 1, channels))
+    return call.sequence(call.apply(_layers.UpSampling2D, image, size=(1, call.layer.n)))
+
+
 def _on_image(call: Call, x, *args, **kwargs):
     """A layer that treats every rank alike: on the image, if the sequence is one; on groups of channels, one by one."""
     if isinstance(x, (list, tuple)):
@@ -169,6 +175,7 @@ REWRITES = {
     _layers.ZeroPadding1D: _borders(_layers.ZeroPadding2D, "padding"),
     _layers.Cropping1D: _borders(_layers.Cropping2D, "cropping"),
     _layers.UpSampling1D: _borders(_layers.UpSampling2D, "size", lambda size: (1, _only(size))),
+    _layers.RepeatVector: _repeated,
     _layers.SpatialDropout1D: _spatial_dropout,
     _layers.BatchNormalization: _batch_norm,
     **dict.fromkeys(

@@ -10,7 +10,7 @@ from satkeras import check_model, quantize_model, strip
 from satkeras._compat import CustomScaleLayer
 from satkeras.models.rewriting import core_model
 
-IMAGE, SEQUENCE = (8, 6, 4), (12, 4)
+IMAGE, SEQUENCE, VOLUME = (8, 6, 4), (12, 4), (4, 6, 5, 2)
 
 
 def normalization():
@@ -36,6 +36,14 @@ LAYERS = {
     "padding 1d": (SEQUENCE, layers.ZeroPadding1D((1, 2)), "ZeroPadding2D"),
     "cropping 1d": (SEQUENCE, layers.Cropping1D((1, 2)), "Cropping2D"),
     "upsampling 1d": (SEQUENCE, layers.UpSampling1D(2), "UpSampling2D"),
+    "repeated": ((4,), layers.RepeatVector(3), "UpSampling2D"),
+    "max 3d": (VOLUME, layers.MaxPooling3D((2, 3, 2), (1, 2, 2), "same"), "MaxPooling2D"),
+    "average 3d": (VOLUME, layers.AveragePooling3D((2, 3, 2), (1, 2, 2), "same"), "AveragePooling2D"),
+    "global 3d": (VOLUME, layers.GlobalAveragePooling3D(), "GlobalAveragePooling2D"),
+    "global 3d, kept": (VOLUME, layers.GlobalMaxPooling3D(keepdims=True), "GlobalMaxPooling2D"),
+    "padding 3d": (VOLUME, layers.ZeroPadding3D(((1, 2), (0, 1), (2, 0))), "ZeroPadding2D"),
+    "cropping 3d": (VOLUME, layers.Cropping3D(((1, 2), (0, 1), (2, 0))), "Cropping2D"),
+    "upsampling 3d": (VOLUME, layers.UpSampling3D((1, 2, 3)), "UpSampling2D"),
     "norm 1d": (SEQUENCE, layers.BatchNormalization(), "BatchNormalization"),
     "normalization": (IMAGE, normalization(), "BatchNormalization"),
     "rescaling": (IMAGE, layers.Rescaling(1 / 127.5, -1), "Rescaling"),
@@ -55,6 +63,12 @@ OPERATORS = {
     "split": lambda x: tf.concat(tf.split(x, [1, 3], axis=-1)[::-1], -1),
     "unstack": lambda x: tf.stack(tf.unstack(x, axis=1)[:2], axis=1),
     "slices": lambda x: x[:, 1:, ::2, :2],
+    "tile": lambda x: tf.tile(x, [1, 2, 1, 3]),
+    "repeat": lambda x: tf.repeat(x, 2, axis=-1) + tf.repeat(x, 2, axis=3),
+    "repeat rows": lambda x: tf.repeat(x, 3, axis=1),
+    "gather": lambda x: tf.gather(x, [2, 0, 1, 1], axis=-1) + x,
+    "gather one": lambda x: tf.gather(x, 1, axis=1),
+    "absolute": lambda x: tf.abs(x) - 1.0,
     "turned": lambda x: tf.reverse(x, [2])[..., ::-1],
     "axes": lambda x: tf.squeeze(tf.expand_dims(x, 1)[:, 0, 2:3], 1),
     "reshape": lambda x: tf.reshape(x, [tf.shape(x)[0], -1, 4]),
