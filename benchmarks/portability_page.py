@@ -14,8 +14,8 @@ def table() -> str:
     found = {path.stem.replace("_", " "): results.read(path) or {} for path in sorted(RESULTS.glob("*.json"))}
     page = results.page(
         "One file, the same integers on every runtime",
-        "`python -m benchmarks.portability`: a pretrained ResNet-20, calibrated on 512 images, int8 files of "
-        "TensorFlow's converter, and networks trained by `benchmarks.papers`, made portable "
+        "`python -m benchmarks.portability`: a pretrained ResNet-20, calibrated on 512 images (ternary: trained for 400 "
+        "steps), int8 files of TensorFlow's converter, and networks trained by `benchmarks.papers`, made portable "
         "([portable.md](../portable.md)); every operator's output. *Sums*: proved. *Before*: integers of the original "
         "file that LiteRT's builtin and reference kernels compute otherwise than its default, 100 images. *LiteRT*: "
         "images, and integers of the portable file that differ from the default's, over its builtin kernels with 1, 2 "
@@ -41,6 +41,9 @@ portable file, and of *controls*, the original with every channel's scale change
 *Same answers*: the original on reference kernels as on default ones, and the portable file as the original. *Size*,
 *latency*: portable over original; the median of an image's time on LiteRT's default kernels, one thread, the files
 taking turns.
+
+A mean of whole images becomes a sum of ones in files of TensorFlow's converter; XNNPACK is slow at its 64 taps. The
+latencies were measured on a machine that had other work.
 
 Targets: accuracy within the controls' spread below 8 bits, at most 0.15 points lower at 8; size 1.03, latency 1.02 at
 most."""
