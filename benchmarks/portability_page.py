@@ -14,8 +14,8 @@ def table() -> str:
     found = {path.stem.replace("_", " "): results.read(path) or {} for path in sorted(RESULTS.glob("*.json"))}
     page = results.page(
         "One file, the same integers on every runtime",
-        "`python -m benchmarks.portability`: a pretrained ResNet-20, calibrated on 512 images (ternary: trained for 400 "
-        "steps), int8 files of TensorFlow's converter, and networks trained by `benchmarks.papers`, made portable "
+        "`python -m benchmarks.portability`: a pretrained ResNet-20, calibrated on 512 images (ternary: trained for "
+        "400 steps), int8 files of TensorFlow's converter, and networks trained by `benchmarks.papers`, made portable "
         "([portable.md](../portable.md)); every operator's output. *Sums*: proved. *Before*: integers of the original "
         "file that LiteRT's builtin and reference kernels compute otherwise than its default, 100 images. *LiteRT*: "
         "images, and integers of the portable file that differ from the default's, over its builtin kernels with 1, 2 "
