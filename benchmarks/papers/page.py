@@ -27,9 +27,11 @@ def text(table: Table, place: Place) -> str:
                 *_of_files([result["file"] for result in found if "file" in result]),
             )
         )
+    in_small = f" --epochs={place.epochs}" if place.epochs != table.epochs else ""
+    in_small += f" --images={place.images}" if place.images else ""
     return results.page(
         table.title,
-        f"{table.claim}\n\n`python -m benchmarks.papers --table={place.results.name}`: SGD with Nesterov momentum, "
+        f"{table.claim}\n\n`python -m benchmarks.papers --table={place.results.name}{in_small}`: SGD with Nesterov momentum, "
         f"cosine from {table.learning_rate:g} to 0 in every stage, batch {table.batch_size}, weight decay "
         f"{table.weight_decay:g}, shifts and mirror images; accuracy on the 10,000 test images after the last epoch, "
         "with the deviation of the seeds where there are several. *Differ*: integers of any tensor, in LiteRT's "
