@@ -31,8 +31,8 @@ def text(table: Table, place: Place) -> str:
     in_small += f" --images={place.images}" if place.images else ""
     return results.page(
         table.title,
-        f"{table.claim}\n\n`python -m benchmarks.papers --table={place.results.name}{in_small}`: SGD with Nesterov momentum, "
-        f"cosine from {table.learning_rate:g} to 0 in every stage, batch {table.batch_size}, weight decay "
+        f"{table.claim}\n\n`python -m benchmarks.papers --table={place.results.name}{in_small}`: SGD with Nesterov "
+        f"momentum, cosine from {table.learning_rate:g} to 0 in every stage, batch {table.batch_size}, weight decay "
         f"{table.weight_decay:g}, shifts and mirror images; accuracy on the 10,000 test images after the last epoch, "
         "with the deviation of the seeds where there are several. *Differ*: integers of any tensor, in LiteRT's "
         "default or its reference kernels, that differ from their twin's (`benchmarks.papers.files`). A GPU trains in "
