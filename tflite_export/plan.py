@@ -31,6 +31,7 @@ class Tensor:
       lowest: the smallest integer that occurs; the largest is `highest`.
       highest: see `lowest`.
       layer: the layer of the quantized model whose output this is, None if the model does not have this tensor.
+      integers: those that occur, where not all from the smallest to the largest do.
       offset: of a model's input: by how much the values that the training model takes lie above those that the file
         states for the same code, half a step at most; 0 where 0.0 is a code of the input range.
     """
@@ -44,6 +45,7 @@ class Tensor:
     highest: int = 127
     layer: str | None = None
     offset: float = 0.0
+    integers: tuple[int, ...] = ()
 
     @property
     def in_clip_units(self) -> bool:
@@ -53,7 +55,7 @@ class Tensor:
     @property
     def codes(self) -> np.ndarray:
         """int64: every integer that can occur."""
-        return np.arange(self.lowest, self.highest + 1, dtype=np.int64)
+        return np.array(self.integers or range(self.lowest, self.highest + 1), np.int64)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -183,5 +183,6 @@ class _Rewrite:
             made_even=int(sum(found.even.sum() for _, found in self.sums)),
             largest_move=float(np.abs(scale).max(initial=0)),
             largest_bias_move=float(bias.max(initial=0)),
+            gates=0,
             problems=tuple(problems),
         )

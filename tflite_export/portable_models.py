@@ -3,7 +3,13 @@
 import numpy as np
 
 from satkeras._compat import keras
-from satkeras.models.channel_scales import set_channel_scales, with_channel_scales, without_channel_scales
+from satkeras.models.channel_scales import (
+    set_channel_scales,
+    set_chosen_levels,
+    with_channel_scales,
+    with_chosen_levels,
+    without_choices,
+)
 from satkeras.models.checks import opened, require_quantized
 from satkeras.models.graph import Graph, read_graph
 from satkeras.models.insertion import has_quantizer, quantizes_tensor
@@ -11,6 +17,7 @@ from satkeras.models.layers import Kind, kind_of
 from tflite_export.lowering.lower import make_plan
 from tflite_export.operators import LinearOperator
 from tflite_export.plan import Plan
+from tflite_export.portability.gates import gate_choices
 from tflite_export.portability.plans import channels_of
 from tflite_export.portability.search import Choice, portable_choice
 
@@ -22,8 +29,10 @@ def portable_model(model: keras.Model) -> keras.Model:
 
     Runtimes part on a few sums next to the ties between two levels. Behind each weighted sum that can reach one the
     copy has a `ChannelScale` layer, which multiplies a channel by a factor next to 1 and adds a fraction of a level to
-    its bias, so that none can. It predicts what its file computes, as every quantized model does, and is saved and
-    loaded with its scales. The model itself is not changed.
+    its bias, so that none can. Before a product of two tensors, a gate of squeeze-and-excite or swish, it has a
+    `ChosenLevels` layer, which keeps one of them to integers on whose products runtimes agree. It predicts what its
+    file computes, as every quantized model does, and is saved and loaded with its choices. The model itself is not
+    changed.
 
     The copy trains on, after `compile`; the channel scales stay as they are. Its file is then no longer portable, until
     `portable_model` decides them anew, for the weights that it has then.
@@ -40,15 +49,19 @@ def portable_model(model: keras.Model) -> keras.Model:
     """
     model = opened(model)
     require_quantized(model, "portable_model")
-    model = without_channel_scales(model)
-    choices = _choices(make_plan(model))
+    model = without_choices(model)
+    plan = make_plan(model)
+    choices, gates = _choices(plan), gate_choices(plan)
     even = _to_be_even(read_graph(model), choices)
     if even:
         model = with_channel_scales(model, (), even)
         choices = _choices(make_plan(model), choices)
     changed = {call: _scale(*found) for call, found in choices.items() if found[1].changes}
     copy = with_channel_scales(model, changed)
+    if gates:
+        copy = with_chosen_levels(copy, {call: choice.place for call, choice in gates.items()})
     set_channel_scales(copy, changed)
+    set_chosen_levels(copy, {call: (choice.codes, choice.factor) for call, choice in gates.items()})
     return copy
 
 

@@ -6,16 +6,19 @@ import numpy as np
 
 from satkeras._compat import keras, weight_variables
 from satkeras.models.channel_scale import ChannelScale
+from satkeras.models.chosen_levels import ChosenLevels
 from satkeras.models.graph import Graph, Node, build_model, in_form_of, read_graph
 from satkeras.models.insertion import has_quantizer, new_name
 from satkeras.models.quantize_configs import WeightQuantizeConfig
 from satkeras.quantizers.even_channels import EvenChannelsQuantizer
 
+_CHOSEN = (ChannelScale, ChosenLevels)
 
-def without_channel_scales(model: keras.Model) -> keras.Model:
-    """The model, or a copy with the identity for every channel scale, and no channel made even."""
+
+def without_choices(model: keras.Model) -> keras.Model:
+    """The model, or a copy with the identity for every channel scale and chosen level, and no channel made even."""
     layers = [node.layer for node in read_graph(model).nodes]
-    if not any(isinstance(layer, ChannelScale) or even_channels(layer) for layer in layers):
+    if not any(isinstance(layer, _CHOSEN) or even_channels(layer) for layer in layers):
         return model
     return _copied(model, read_graph(model), {layer.name: () for layer in layers if even_channels(layer)})
 
@@ -54,6 +57,52 @@ def scale_behind(graph: Graph, call: str) -> ChannelScale | None:
     return next((layer for layer in readers if isinstance(layer, ChannelScale)), None)
 
 
+def with_chosen_levels(model: keras.Model, gates: Mapping[str, int]) -> keras.Model:
+    """A copy of a quantized model with chosen levels, the identity, before some of its calls.
+
+    Args:
+      model: what `quantize_model` returned; it is not changed.
+      gates: for names of nodes of its graph, which of their inputs; where it has chosen levels already, they stay.
+
+    Returns:
+      A model of the same class and names, not compiled, all of whose choices are the identity.
+    """
+    graph = read_graph(model)
+    return _copied(model, _gated(graph, {call: place for call, place in gates.items() if not _gate(graph, call)}), {})
+
+
+def set_chosen_levels(model: keras.Model, choices: Mapping[str, tuple[np.ndarray, float]]) -> None:
+    """Sets `(codes, factor)` of the chosen levels before calls, by the calls' names."""
+    graph = read_graph(model)
+    for call, values in choices.items():
+        layer = _gate(graph, call)
+        for variable, value in zip((layer.codes, layer.factor), values, strict=True):
+            variable.assign(value)
+
+
+def _gate(graph: Graph, call: str) -> ChosenLevels | None:
+    node = next(node for node in graph.nodes if node.name == call)
+    return next((one.layer for one in node.inputs if isinstance(one.layer, ChosenLevels)), None)
+
+
+def _gated(graph: Graph, gates: Mapping[str, int]) -> Graph:
+    names = {node.layer.name for node in graph.nodes}
+    new: dict[Node, Node] = {}
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        parents = [new[parent] for parent in node.inputs]
+        if node.name in gates:
+            gate = parents[gates[node.name]]
+            name = new_name(f"{node.name.replace('/', '_')}_gate_levels", names)
+            chosen = Node(name, ChosenLevels(name=name, dtype=node.layer.dtype_policy), (gate,), gate.shape)
+            parents[gates[node.name]] = chosen
+            nodes.append(chosen)
+        new[node] = Node(node.name, node.layer, tuple(parents), node.shape, node.training)
+        nodes.append(new[node])
+    inputs, outputs = (tuple(new[node] for node in ends) for ends in (graph.inputs, graph.outputs))
+    return Graph(tuple(nodes), inputs, outputs, graph.name)
+
+
 def _scaled(graph: Graph, calls: frozenset[str]) -> Graph:
     names = {node.layer.name for node in graph.nodes}
     new: dict[Node, Node] = {}
@@ -84,7 +133,7 @@ def _copied(model: keras.Model, graph: Graph, even: Mapping[str, Iterable[int]])
 
     result = in_form_of(model, build_model(graph, wrap=copied))
     for layer, copy in copies:
-        if not isinstance(layer, ChannelScale):
+        if not isinstance(layer, _CHOSEN):
             copy.set_weights(layer.get_weights())
     return result
 

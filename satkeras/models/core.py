@@ -13,6 +13,10 @@ class BilinearUpSampling2D(keras.layers.UpSampling2D):
     """Keras' `UpSampling2D(interpolation="bilinear")`."""
 
 
+class OnItsInputsGrid(keras.layers.Layer):
+    """A layer of satkeras' own whose result is on its input's grid, or on one of the same integers."""
+
+
 @serializable
 class Clip(keras.layers.Layer):
     """`tf.clip_by_value`, either end of which may be missing.

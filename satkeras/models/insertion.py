@@ -8,6 +8,7 @@ import tensorflow as tf
 from satkeras._compat import keras, output_variables, weight_variables
 from satkeras.models.activations import Sigmoid, Tanh
 from satkeras.models.channel_scale import ChannelScale
+from satkeras.models.chosen_levels import ChosenLevels
 from satkeras.models.core import BilinearUpSampling2D
 from satkeras.models.fixed_grids import GridSigmoid, GridSoftmax, GridTanh, GridUnitNormalization
 from satkeras.models.graph import Graph, Node
@@ -191,7 +192,7 @@ def without_quantizers(graph: Graph) -> tuple[Graph, dict[Layer, Layer]]:
         node.layer
         for node in graph.nodes
         if quantizes_tensor(node.layer)
-        or isinstance(node.layer, (RoundedBias, ChannelScale))
+        or isinstance(node.layer, (RoundedBias, ChannelScale, ChosenLevels))
         or (not has_quantizer(node.layer) and node.layer.name in inner)
     }
     fresh = {node.layer: _unwrapped(node.layer) for node in graph.nodes if node.layer not in dropped}

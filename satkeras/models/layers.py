@@ -7,7 +7,15 @@ from collections.abc import Callable
 from satkeras._compat import keras
 from satkeras.models.activations import Elementwise, GeneralReLU, Sigmoid, Tanh, name_of, steps_of
 from satkeras.models.channel_scale import ChannelScale
-from satkeras.models.core import BILINEAR_FACTORS, BilinearUpSampling2D, Clip, DepthToSpace, Slice, SpaceToDepth
+from satkeras.models.core import (
+    BILINEAR_FACTORS,
+    BilinearUpSampling2D,
+    Clip,
+    DepthToSpace,
+    OnItsInputsGrid,
+    Slice,
+    SpaceToDepth,
+)
 from satkeras.models.graph import Node
 
 _layers = keras.layers
@@ -236,6 +244,7 @@ TABLE: dict[type, Row] = {
     BilinearUpSampling2D: Row(Kind.ON_GRID, _upsampling_problem),
     _layers.LeakyReLU: Row(Kind.ON_GRID, _slope_problem),
     _layers.PReLU: Row(Kind.ON_GRID),
+    OnItsInputsGrid: Row(Kind.ON_GRID),
     _layers.ELU: Row(Kind.COMPUTE, signed=True),
     _layers.ThresholdedReLU: Row(Kind.COMPUTE, signed=False),
     Elementwise: Row(Kind.COMPUTE, signed=True),

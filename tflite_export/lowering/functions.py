@@ -9,8 +9,9 @@ from satkeras.models.layers import fixed_grid
 from satkeras.quantizers.int8 import narrowed
 from tflite_export.lowering.grids import require_true_scale
 from tflite_export.lowering.pending import Problem
-from tflite_export.operators import L2Normalization, LeakyRelu, Logistic, PRelu, Softmax, Tanh
+from tflite_export.operators import L2Normalization, LeakyRelu, Logistic, Lookup, PRelu, Softmax, Tanh
 from tflite_export.plan import Tensor
+from tflite_export.portability.gates import chosen_tensor
 
 
 def softmax(walk, node: Node, layer) -> Tensor:
@@ -41,6 +42,17 @@ def _on_fixed_grid(
     step, zero_point = fixed_grid(layer)
     output = Tensor(walk.named(node.name), node.shape, np.float32(step), zero_point, step, layer=node.name)
     return walk.append(kind((x,), output, layers=(node.name,)))
+
+
+def chosen_levels(walk, node: Node, layer) -> Tensor:
+    """GATHER; nothing where every integer stays what it is."""
+    x, codes, factor = walk.stored(node.inputs[0]), layer.codes.numpy(), float(layer.factor.numpy())
+    if factor == 1 and np.array_equal(codes, np.arange(-128, 128)):
+        return x
+    if x.in_clip_units or not (0 < factor < 2 and np.abs(codes + 0.5).max() < 128):
+        raise Problem("its numbers belong to another grid: decide them anew by tflite_export.portable_model")
+    output = chosen_tensor(x, codes, factor, walk.named(node.name), node.name)
+    return walk.append(Lookup((x,), output, narrowed(codes, np.int8), layers=(node.name,)))
 
 
 def leaky_relu(walk, node: Node, layer) -> Tensor:

@@ -15,6 +15,7 @@ from satkeras.models.activations import Elementwise, GeneralReLU, Sigmoid, Tanh
 from satkeras.models.canonical import canonical_parts
 from satkeras.models.channel_scale import ChannelScale
 from satkeras.models.channel_scales import even_channels
+from satkeras.models.chosen_levels import ChosenLevels
 from satkeras.models.core import Clip, DepthToSpace, Slice, SpaceToDepth
 from satkeras.models.fixed_grids import GridSigmoid, GridSoftmax, GridTanh, GridUnitNormalization
 from satkeras.models.graph import Node
@@ -183,6 +184,7 @@ RULES: dict[type, Callable] = {
     GridAveragePooling2D: moves.pool,
     GridLeakyReLU: functions.leaky_relu,
     GridPReLU: functions.prelu,
+    ChosenLevels: functions.chosen_levels,
     _layers.Softmax: functions.softmax,
     GridSoftmax: functions.softmax,
     _layers.UnitNormalization: functions.unit_normalization,

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -31,6 +31,7 @@ class Portability:
       made_even: those whose weights were halved to even integers.
       largest_move: the largest relative change of a scale.
       largest_bias_move: the largest change of a bias, in output levels.
+      gates: factors of products of tensors that take only some integers of their grids.
       problems: `(tensor, reason)` for each operator whose integers a runtime may round otherwise.
     """
 
@@ -43,6 +44,7 @@ class Portability:
     made_even: int
     largest_move: float
     largest_bias_move: float
+    gates: int
     problems: tuple[tuple[str, str], ...]
 
     @property
@@ -56,7 +58,7 @@ class Portability:
             f"portability: {head}; {self.operators} operators, {self.channels:,} channels, {self.sums:,} sums asked",
             f"channels as they were: {self.as_they_were:,}, by their bias alone: {self.by_bias:,}, scale moved: "
             f"{self.moved:,} (by {self.largest_move:.2%} at most), made even: {self.made_even:,}; "
-            f"a bias moved by {self.largest_bias_move:.2f} levels at most",
+            f"a bias moved by {self.largest_bias_move:.2f} levels at most; gates on chosen integers: {self.gates}",
             *(f"not portable: {name}: {reason}" for name, reason in self.problems),
         ]
         return "\n".join(lines)
@@ -70,11 +72,11 @@ def prove(plan: Plan) -> Portability:
         sums += asked
         if reason is not None:
             problems.append((operator.output.name, reason))
-    linear = [operator for operator in plan.operators if isinstance(operator, LinearOperator)]
-    return _with_moves(linear, len(plan.operators), sums, problems)
+    return _with_moves(plan.operators, sums, problems)
 
 
-def _with_moves(linear: list[LinearOperator], operators: int, sums: int, problems) -> Portability:
+def _with_moves(operators: Sequence[Operator], sums: int, problems) -> Portability:
+    linear = [operator for operator in operators if isinstance(operator, LinearOperator)]
     factors, shifts = [np.zeros(0)], [np.zeros(0)]
     for operator in linear:
         if operator.origin is not None:
@@ -84,7 +86,7 @@ def _with_moves(linear: list[LinearOperator], operators: int, sums: int, problem
     channels = sum(len(operator.bias) for operator in linear)
     moved, by_bias = factor != 1, (factor == 1) & (shift != 0)
     return Portability(
-        operators=operators,
+        operators=len(operators),
         channels=channels,
         sums=sums,
         as_they_were=channels - int(moved.sum()) - int(by_bias.sum()),
@@ -93,6 +95,7 @@ def _with_moves(linear: list[LinearOperator], operators: int, sums: int, problem
         made_even=sum(len(operator.origin.even) for operator in linear if operator.origin is not None),
         largest_move=float(np.abs(factor - 1).max(initial=0)),
         largest_bias_move=float(np.abs(shift).max(initial=0)),
+        gates=sum(bool(operator.output.integers) for operator in operators),
         problems=tuple(problems),
     )
 
