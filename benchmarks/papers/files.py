@@ -1,6 +1,6 @@
 """Exports the trained rows of a table, and holds their files against their twins and against Keras.
 
-    python -m benchmarks.papers.files --table=mobilenet_v2 --data_dir=DIR [--images=10000] [--only='SAT *']
+    python -m benchmarks.papers.files --table=mobilenet_v2 --data_dir=DIR [--test_images=10000] [--only='SAT *']
 
 LiteRT's default and its reference kernels run every file on the test images, every tensor beside that of the kernels'
 twin. What is found stands in the row's own result, and on the table's page. A row whose file was measured on as many

@@ -5,9 +5,38 @@ import statistics
 from benchmarks import results
 from benchmarks.papers.rows import Place, Table
 
+COLUMNS = ("", "epochs", "accuracy", "each seed", "before training", "card", "in the file (Keras)", "bytes", "differ")
+
 
 def text(table: Table, place: Place) -> str:
-    """The page of all results with so many epochs a stage, in Markdown."""
+    """The page of all results there are, a table for each number of epochs and images, in Markdown."""
+    command = f"python -m benchmarks.papers --table={place.results.name}"
+    tables = [
+        f"`{command}{_in_small(table, run)}`:\n\n{results.table(COLUMNS, rows)}"
+        for run in place.runs()
+        if (rows := _rows(table, run))
+    ]
+    return "\n".join(
+        [
+            f"# {table.title}\n\n{table.claim}\n\nSGD with Nesterov momentum, cosine from {table.learning_rate:g} to 0 "
+            f"in every stage, batch {table.batch_size}, weight decay {table.weight_decay:g}, shifts and mirror images; "
+            "accuracy on the 10,000 test images after the last epoch, with the deviation of the seeds where there are "
+            "several. *Differ*: integers of any tensor, in LiteRT's default or its reference kernels, that differ from "
+            "their twin's (`benchmarks.papers.files`). A GPU trains in TF32, TensorFlow's default; the accuracies so "
+            "far were measured on the card in TF32, too, where a quantized network's may be 0.3 points off, later ones "
+            f"in float32. In brackets beside a file's is Keras's on a CPU.\n\n{table.findings}\n",
+            *tables,
+        ]
+    )
+
+
+def _in_small(table: Table, place: Place) -> str:
+    """The flags of a run that is not the table's own."""
+    epochs = f" --epochs={place.epochs}" if place.epochs != table.epochs else ""
+    return epochs + (f" --images={place.images}" if place.images else "")
+
+
+def _rows(table: Table, place: Place) -> list[tuple[str, ...]]:
     rows = []
     for name, row in table.rows.items():
         found = [results.read(path) for path in sorted(place.results.glob(place.result(name, "*").name))]
@@ -27,21 +56,7 @@ def text(table: Table, place: Place) -> str:
                 *_of_files([result["file"] for result in found if "file" in result]),
             )
         )
-    in_small = f" --epochs={place.epochs}" if place.epochs != table.epochs else ""
-    in_small += f" --images={place.images}" if place.images else ""
-    return results.page(
-        table.title,
-        f"{table.claim}\n\n`python -m benchmarks.papers --table={place.results.name}{in_small}`: SGD with Nesterov "
-        f"momentum, cosine from {table.learning_rate:g} to 0 in every stage, batch {table.batch_size}, weight decay "
-        f"{table.weight_decay:g}, shifts and mirror images; accuracy on the 10,000 test images after the last epoch, "
-        "with the deviation of the seeds where there are several. *Differ*: integers of any tensor, in LiteRT's "
-        "default or its reference kernels, that differ from their twin's (`benchmarks.papers.files`). A GPU trains in "
-        "TF32, TensorFlow's default; the accuracies so far were measured on the card in TF32, too, where a quantized "
-        "network's may be 0.3 points off, later ones in float32. In brackets beside a file's is Keras's on a CPU.\n\n"
-        f"{table.findings}".rstrip(),
-        ("", "epochs", "accuracy", "each seed", "before training", "card", "in the file (Keras)", "bytes", "differ"),
-        rows,
-    )
+    return rows
 
 
 def _of_files(files: list[dict]) -> tuple[str, str, str]:

@@ -1,7 +1,9 @@
 """A row of a table: one way to train a network, as a value, and what runs it."""
 
 import dataclasses
+import math
 import pathlib
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 
@@ -85,6 +87,10 @@ class Table:
     findings: str = ""
 
 
+# What `Place.result` names a file.
+_RUN = re.compile(r"_(\d+)_epochs(?:_of_(\d+)_images)?_seed_\d+\.json$")
+
+
 @dataclasses.dataclass(frozen=True)
 class Place:
     """Where a row's results are.
@@ -108,6 +114,16 @@ class Place:
 
     def trained(self, row: str, seed: int) -> pathlib.Path:
         return self.weights / self.result(row, seed).with_suffix(".h5").name
+
+    def runs(self) -> list["Place"]:
+        """This place for every number of epochs and images that its results are of; the largest run first."""
+        names = [path.name for path in self.results.glob("*.json")]
+        found = {match.groups() for name in names if (match := _RUN.search(name))}
+        places = [
+            dataclasses.replace(self, epochs=int(epochs), images=int(images) if images else None)
+            for epochs, images in found
+        ]
+        return sorted(places, key=lambda place: (place.images or math.inf, place.epochs), reverse=True)
 
 
 def network_of(table: Table, name: str, classes: int) -> keras.Model:

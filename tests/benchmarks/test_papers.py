@@ -94,6 +94,18 @@ def test_the_page_has_mean_and_deviation(tmp_path):
     assert "| float |" not in text, "it has not ended"
 
 
+def test_the_page_keeps_the_runs_in_full_and_in_small_apart(tmp_path):
+    full = Place(tmp_path, tmp_path, epochs=2)
+    for found in (full, dataclasses.replace(full, epochs=1, images=32)):
+        result = {"seed": 0, "epochs": found.epochs, "accuracy": {str(found.epochs): found.epochs / 4}}
+        results.write(found.result("float", 0), result | {"start": 0.1, "card": "none"})
+    command = f"`python -m benchmarks.papers --table={tmp_path.name}"
+    in_full, in_small = page.text(TABLE, full).split(f"{command} --epochs=1 --images=32`")
+    assert f"{command}`" in in_full
+    assert "| float | 2 | 50.00 %" in in_full
+    assert "| float | 1 | 25.00 %" in in_small
+
+
 @pytest.mark.parametrize("name", ["SAT W4A4", "phases"])
 def test_files_of_rows(name, place, data):
     model = trained_model(TABLE, name, place, 0, data.classes)
