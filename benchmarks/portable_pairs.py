@@ -5,7 +5,6 @@ import pathlib
 from collections.abc import Callable
 
 import numpy as np
-import tensorflow as tf
 import tf_keras as keras
 from absl import flags
 
@@ -15,6 +14,7 @@ from benchmarks import pretrained, results
 from benchmarks.papers.rows import Place, trained_model
 from benchmarks.papers.tables import TABLES
 from examples import datasets
+from examples.outcomes import post_training_int8
 from satkeras.quantizers import DoReFaWeightQuantizer, SATWeightQuantizer
 from tflite_export.file.reader import read_model
 from tflite_export.file.writer import packed, write_file
@@ -112,13 +112,7 @@ def _control(model: keras.Model, seed: int) -> keras.Model:
 
 def _converted(name: str, data: datasets.Images) -> Pair:
     """What TensorFlow's converter makes after training."""
-    images = data.train[0][:200].astype(np.float32)
-    converter = tf.lite.TFLiteConverter.from_keras_model(_float_network(name))
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.representative_dataset = lambda: ([image[None]] for image in images)
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-    converter.inference_input_type, converter.inference_output_type = tf.uint8, tf.int8
-    original = bytes(converter.convert())
+    original = post_training_int8(_float_network(name), data.train[0][:200])
     return Pair(original, *rewritten(original), tuple(_control_of_file(original, seed) for seed in range(CONTROLS)))
 
 

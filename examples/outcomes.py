@@ -135,16 +135,25 @@ def float_outcome(
     return _outcome("float", content, folder, data, answers, keras_accuracy=accuracy, history=history)
 
 
-def converter_outcome(model: keras.Model, answers: np.ndarray, data: datasets.Images, folder: pathlib.Path) -> Outcome:
-    """TensorFlow's own post-training quantization of the float network: int8, ranges from training images."""
+def post_training_int8(model: keras.Model, images: np.ndarray) -> bytes:
+    """TensorFlow's own post-training quantization of a float network: uint8 in, int8 within and out.
+
+    Args:
+      model: on one input of images.
+      images: that the converter takes the ranges of.
+    """
     converter = tf.lite.TFLiteConverter.from_keras_model(model)
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    images = data.train[0][:CALIBRATION_IMAGES].astype(np.float32)
-    converter.representative_dataset = lambda: ([image[None]] for image in images)
+    converter.representative_dataset = lambda: ([image[None]] for image in images.astype(np.float32))
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
     converter.inference_input_type = tf.uint8
     converter.inference_output_type = tf.int8
-    content = converter.convert()
+    return bytes(converter.convert())
+
+
+def converter_outcome(model: keras.Model, answers: np.ndarray, data: datasets.Images, folder: pathlib.Path) -> Outcome:
+    """TensorFlow's own post-training quantization of the float network: int8, ranges from training images."""
+    content = post_training_int8(model, data.train[0][:CALIBRATION_IMAGES])
     stored = npu_bytes(lambda file: file.write_bytes(content))
     return _outcome("converter's int8", content, folder, data, answers, npu_bytes=stored)
 

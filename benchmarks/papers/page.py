@@ -22,9 +22,10 @@ def text(table: Table, place: Place) -> str:
             f"in every stage, batch {table.batch_size}, weight decay {table.weight_decay:g}, shifts and mirror images; "
             "accuracy on the 10,000 test images after the last epoch, with the deviation of the seeds where there are "
             "several. *Differ*: integers of any tensor, in LiteRT's default or its reference kernels, that differ from "
-            "their twin's (`benchmarks.papers.files`). A GPU trains in TF32, TensorFlow's default; the accuracies so "
-            "far were measured on the card in TF32, too, where a quantized network's may be 0.3 points off, later ones "
-            f"in float32. In brackets beside a file's is Keras's on a CPU.\n\n{table.findings}\n",
+            "their twin's (`benchmarks.papers.files`); the file of a float network is the converter's int8 one. A GPU "
+            "trains in TF32, TensorFlow's default; the accuracies so far were measured on the card in TF32, too, where "
+            "a quantized network's may be 0.3 points off, later ones in float32. In brackets beside a file's is "
+            f"Keras's on a CPU.\n\n{table.findings}\n",
             *tables,
         ]
     )
@@ -71,4 +72,4 @@ def differing(files: list[dict]) -> str:
     """How many integers differ, of how many: of what `benchmarks.papers.files.measure` found."""
     differ = sum(count for file in files for count in file["differing"].values())
     compared = sum(file["integers"] * len(file["differing"]) for file in files)
-    return f"{differ:,} of {compared:,}"
+    return f"{differ:,} of {compared:,}" if compared else ""

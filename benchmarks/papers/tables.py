@@ -7,7 +7,7 @@ import tf_keras as keras
 
 import satkeras
 from benchmarks.papers.rows import Row, Table
-from examples import architectures
+from examples import architectures, gated_architectures
 from satkeras.quantizers import DoReFaWeightQuantizer, SATWeightQuantizer
 
 SAT = satkeras.SCHEMES["sat"]
@@ -126,6 +126,19 @@ def _quantization_networks_rows() -> dict[str, Row]:
     return rows
 
 
+GATED_FINDINGS = ""
+
+
+def _gated_rows() -> dict[str, Row]:
+    rows = {}
+    for name in ("MobileNetV3", "EfficientNet"):
+        rows[name] = Row(network=name)
+        rows[f"{name}, trained as long"] = Row(after=name)
+        for bits in (8, 4):
+            rows[f"{name} W{bits}A{bits}"] = Row("sat", (bits, bits), after=name)
+    return rows
+
+
 TABLES = {
     "mobilenet_v2": _cifar100("MobileNetV2", architectures.mobilenet_v2, V2_FINDINGS),
     "mobilenet_v1": _cifar100("MobileNetV1", architectures.mobilenet_v1, V1_FINDINGS),
@@ -148,5 +161,19 @@ TABLES = {
         epochs=60,
         weight_decay=1e-4,
         findings=QUANTIZATION_NETWORKS_FINDINGS,
+    ),
+    "gated": Table(
+        "Gates and smooth activations: networks like MobileNetV3 and EfficientNet on CIFAR-10",
+        "120,000 weights each (`examples.gated_architectures`). Targets: W8A8 at least float - 0.3, W4A4 at least "
+        "float - 1.5.",
+        "cifar10",
+        {
+            "MobileNetV3": lambda classes: gated_architectures.small_mobilenet_v3((32, 32, 3), classes, 0.9),
+            "EfficientNet": lambda classes: gated_architectures.small_efficientnet((32, 32, 3), classes, 0.9),
+        },
+        _gated_rows(),
+        epochs=60,
+        weight_decay=1e-4,
+        findings=GATED_FINDINGS,
     ),
 }
