@@ -1,5 +1,8 @@
 """Settings that every test shares."""
 
+import collections
+import zlib
+
 import hypothesis
 import pytest
 import tf_keras
@@ -11,6 +14,22 @@ from benchmarks.judges.table import ALL
 # TensorFlow's first call of an operation is slow, which is no fault of an example.
 hypothesis.settings.register_profile("tests", deadline=None, derandomize=True, max_examples=30)
 hypothesis.settings.load_profile("tests")
+
+
+def pytest_collection_modifyitems(items):
+    """Leaves all but one in `n` of the sets of parameters of a test marked `thinned(n)` to the nightly run.
+
+    Which ones stay is drawn by their names, so that no value of one parameter always goes with one of another.
+    """
+    sets = collections.defaultdict(list)
+    for item in items:
+        if item.get_closest_marker("thinned"):
+            sets[item.path, item.originalname].append(item)
+    for same in sets.values():
+        (n,) = same[0].get_closest_marker("thinned").args
+        drawn = sorted(same, key=lambda item: zlib.crc32(item.name.encode()))
+        for item in drawn[-(-len(drawn) // n) :]:
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(autouse=True)

@@ -24,6 +24,7 @@ def trained(residual_model, images):
     return trained
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("scheme", sorted(set(SCHEMES) - {"qn"}))
 def test_all_that_was_learned_goes_over(scheme, trained):
     before = trained(scheme)

@@ -76,6 +76,7 @@ def test_the_copy_shares_no_variable_and_starts_from_the_weights(residual_model,
             np.testing.assert_array_equal(weight, kept)
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_one_step_moves_every_trainable_variable(scheme, residual_model, images, train):
     # PACT's own gradient of alpha is 0 below the clip, and x's is 0 above: put values on both sides of every clip.

@@ -102,6 +102,7 @@ def compile_anew(model):
     model.compile(tf_keras.optimizers.SGD(0.05), "sparse_categorical_crossentropy")
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_loaded_model_is_the_saved_one(name, saved, images, tmp_path):
     loaded = satkeras.load_model(saved.folder / name)

@@ -30,6 +30,7 @@ def pretrained():
     return model, images
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize("weight_bits", [3, 8])
 @pytest.mark.parametrize("scheme", ["sat", "pact", "dorefa", "int8", "lsq"])
 def test_a_calibrated_model_stripped_is_the_pretrained_one(scheme, weight_bits, pretrained):

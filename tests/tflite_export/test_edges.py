@@ -45,6 +45,7 @@ HEADS = {
 }
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize("scheme", ["sat", "int8"])
 @pytest.mark.parametrize("head", HEADS)
 def test_pooling_a_single_pixel(chain, scheme, head):

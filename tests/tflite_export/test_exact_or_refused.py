@@ -47,6 +47,7 @@ def test_an_activation_behind_the_model_is_in_the_file(name, exported):
     assert len(np.unique(values)) > 1
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize(
     "last",
     [

@@ -158,6 +158,7 @@ def test_layers_that_are_called_twice(bits, tmp_path):
     assert report.verification.differing == 0
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("grid", ["odd", "centred"])
 @pytest.mark.parametrize("bits", [2, 5])
 def test_grids_of_odd_integers_have_files(grid, bits, residual_model, chain):

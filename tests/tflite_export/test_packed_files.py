@@ -69,6 +69,7 @@ def test_the_width_of_packed_weights(network, images, bits, top):
     assert found["strided"] == ("Convolution", 8)
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("bits", [2, 4])
 @pytest.mark.parametrize("kernels", ["xnnpack", "reference"])
 def test_a_packed_file_is_exact_and_smaller(network, images, bits, kernels, tmp_path):

@@ -58,6 +58,7 @@ OTHERS = {
 }
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize("bits", [8, 4])
 @pytest.mark.parametrize(
     ("shape", "layer"),

@@ -25,6 +25,7 @@ from tflite_export.lowering.grids import activation_params
 from tflite_export.lowering.pending import Problem
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize("bits", [2, 4, 8])
 @pytest.mark.parametrize("grid", ["lopsided", "symmetric", "with_zero_point"])
 def test_activation_grids_that_int8_holds(grid, bits, exported):

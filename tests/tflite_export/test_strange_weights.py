@@ -20,6 +20,7 @@ def fits(grid: str, bits: int) -> bool:
     return max(high - zero_point, zero_point - low) <= 127
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize("grid", WEIGHT_GRIDS)
 def test_weight_grids_that_int8_holds(grid, exported):
     """Every width that fits, each in some layer of a network; every other one with a scale for each channel."""

@@ -53,6 +53,7 @@ def test_eight_bits_predict_what_the_float_model_does(scheme, pretrained, images
     assert relative_error(model.predict(images[0], verbose=0), pretrained.predict(images[0], verbose=0)) < 0.1
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize("scheme", satkeras.SCHEMES)
 def test_quantized_kernels_start_at_the_pretrained_ones(scheme, pretrained, images):
     model = satkeras.quantize_model(pretrained, scheme, weight_bits=8, calibration_data=images[0])

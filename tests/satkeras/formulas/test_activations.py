@@ -143,6 +143,7 @@ def test_fake_quantize_is_the_nearest_of_the_levels(form, low, high, value_and_g
     np.testing.assert_array_equal(gradient, (low <= x) & (x <= high))
 
 
+@pytest.mark.thinned(3)
 @EITHER_FORM
 @pytest.mark.parametrize("jit_compile", [False, True], ids=["graph", "xla"])
 @pytest.mark.parametrize("levels", [(0, 15), (-7, 7)], ids=str)

@@ -119,6 +119,7 @@ def staircase_of(levels, rng):
     return rng.normal(0, 1, 2001), 0.3, 1.7, thresholds
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize("temperature", [3.0, 2000.0])
 @STAIRCASES
 def test_sigmoids_agree_bit_for_bit_under_one_compiler(levels, temperature, value_and_gradients):

@@ -52,6 +52,7 @@ def photos():
     return np.random.default_rng(0).integers(0, 256, (8, 6, 6, 3)).astype(np.float32)
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize("scheme", satkeras.SCHEMES)
 def test_a_backbone_frozen_before_stays_to_the_bit(scheme, photos):
     model = float_model()
@@ -62,6 +63,7 @@ def test_a_backbone_frozen_before_stays_to_the_bit(scheme, photos):
     assert "quant_head" in moved(q, photos)
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize("scheme", satkeras.SCHEMES)
 def test_layers_frozen_afterwards_stay_to_the_bit(scheme, photos):
     q = quantized(float_model(), scheme, photos)
@@ -78,6 +80,7 @@ def test_a_sub_model_of_the_quantized_one_freezes_its_layers(photos):
     assert moved(q, photos) == {"quant_head", "quant_head_output"}
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize(
     ("frozen", "stays"),
     [

@@ -166,6 +166,7 @@ def test_a_grid_is_unknown_until_data_come(quantizer, values):
     assert quantizer.is_initialized(variables)
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize(
     "quantizer", [one for one in ROUNDING if any(x.learned for x in one.declared_variables)], ids=repr
 )
@@ -194,6 +195,7 @@ DEGENERATE = {
 }
 
 
+@pytest.mark.thinned(3)
 @rounding
 def test_degenerate_tensors(quantizer):
     for name, tensor in DEGENERATE.items():
@@ -210,6 +212,7 @@ def test_degenerate_tensors(quantizer):
                 assert np.isfinite(one).all(), name
 
 
+@pytest.mark.thinned(3)
 @rounding
 def test_graphs_find_the_same_integers(quantizer, values):
     _, variables = built(quantizer, values)
@@ -218,6 +221,7 @@ def test_graphs_find_the_same_integers(quantizer, values):
     np.testing.assert_array_equal(params.integers_of(compiled(tf.constant(values))), integers)
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize("scheme", satkeras.SCHEMES)
 def test_a_scheme_trains_without_calibration_and_is_loaded_as_it_was_saved(
     scheme, residual_model, images, train, tmp_path

@@ -46,6 +46,7 @@ def pixels(count=32):
     return np.random.default_rng(0).integers(0, 256, (count, 6, 6, 1)).astype(np.float32)
 
 
+@pytest.mark.thinned(3)
 @prepared
 def test_the_file_takes_stored_pixels(prepare, input_range, tmp_path):
     x = pixels()
@@ -88,6 +89,7 @@ WRONG = {
 }
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG.keys())
 @pytest.mark.parametrize("jit", [False, True])
 def test_wrong_units_do_not_train_in_silence(jit, wrong):

@@ -168,6 +168,7 @@ def test_the_step_follows_an_optimizer_to_the_best_grid():
     assert error(float(variables["step"])) <= 1.02 * min(error(step) for step in np.linspace(0.1, 2, 400))
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize("calibrated", [False, True])
 @pytest.mark.parametrize("bits", [2, 4, 8])
 def test_training_is_stable(bits, calibrated):

@@ -93,6 +93,7 @@ def test_inference_computes_a_staircase_on_the_grid(quantizer, built, integers_o
     assert set(integers_on_grid(quantizer, values, variables)) == set(quantizer.level_set)
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize("temperature", [1.0, 20.0])
 @BOTH
 def test_training_computes_sigmoids(quantizer, temperature, built):

@@ -13,6 +13,7 @@ from satkeras._compat import serializable
 from satkeras.quantizers import MaxWeightQuantizer
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_integers_of_every_kernel(scheme, residual_model, quantized):
     latent = {f"quant_{layer.name}": layer.get_weights()[0] for layer in residual_model.layers if layer.weights}

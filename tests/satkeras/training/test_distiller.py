@@ -48,6 +48,7 @@ def expected_loss(student, teacher, images, temperature=4.0, weight=0.5):
     return float((1 - weight) * LABELS(y, own) + weight * tf.reduce_mean(lesson))
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize(("temperature", "weight"), [(4.0, 0.5), (1.0, 0.9), (2.0, 0.0), (2.0, 1.0)])
 def test_the_loss_is_the_weighted_mean(temperature, weight, student, teacher, images):
     distiller = Distiller(student, teacher, temperature=temperature, teacher_weight=weight)

@@ -97,6 +97,7 @@ def undisturbed(request, tmp_path_factory):
     return request.param, dict(np.load(folder / "trained.npz"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("resume", [pytest.param("BackupAndRestore", marks=pytest.mark.slow), "ModelCheckpoint"])
 def test_a_killed_training_reaches_the_same_weights(resume, undisturbed, tmp_path):
     """Temperatures are among a model's weights."""

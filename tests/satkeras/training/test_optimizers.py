@@ -31,6 +31,7 @@ def decayed(model):
 KERNELS = {"stem/kernel:0", "conv/kernel:0", "head/kernel:0", "logits/kernel:0"}
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize("scheme", [None, *SCHEMES])
 def test_kernels_decay_but_for_depthwise_ones(scheme, residual_model, quantized):
     assert decayed(residual_model if scheme is None else quantized(scheme)) == KERNELS

@@ -60,6 +60,7 @@ def step(model, optimizer, gradient):
     )
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize("scheme", UNIFORM, ids=name_of)
 @pytest.mark.parametrize("bits", [2, 4])
 def test_a_latent_weight_for_an_integer_rounds_to_it(scheme, bits, quantized):
@@ -109,6 +110,7 @@ def test_it_does_what_the_paper_says(scheme, model):
     assert optimizer.frozen_share() == pytest.approx(frozen.mean())
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize("scheme", UNIFORM, ids=name_of)
 def test_frozen_integers_stay(scheme, model):
     model, rng = model(scheme), np.random.default_rng(0)

@@ -159,6 +159,7 @@ def test_the_temperature_rises_where_something_trains(model, images):
     assert temperatures(model) == {32.0, 30.0}
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("steps", [1, 3, 4, 8])
 def test_the_temperature_counts_training_steps_however_many_run_at_once(steps, model, images):
     model.compile("sgd", "sparse_categorical_crossentropy", steps_per_execution=steps)

@@ -70,6 +70,7 @@ KEPT = {
 }
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize(("options", "expected"), KEPT.values(), ids=KEPT)
 def test_what_the_backward_pass_reads(options, expected):
     model = small_model()

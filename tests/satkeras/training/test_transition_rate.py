@@ -38,6 +38,7 @@ def step(model, optimizer, images):
     optimizer.apply_gradients(zip(gradients(model, images), model.trainable_variables, strict=True))
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("bits", [2, 4])
 def test_a_quantizers_integers_are_those_of_the_report(scheme, bits, quantized):
@@ -127,6 +128,7 @@ def test_what_the_quantizers_of_the_kernels_learn_stays(scheme, held, residual_m
     assert any(not np.array_equal(variable, value) for variable, value in clips)
 
 
+@pytest.mark.slow
 def test_the_share_of_integers_that_change_follows_the_target(residual_model, images):
     model = satkeras.quantize_model(residual_model, "sat", calibration_data=images[0])
     optimizer = TransitionRateSGD(1e-3, 0.02, kernel_learning_rate=1e-3, adaptation=0.02, smoothing=0.9)
@@ -161,6 +163,7 @@ def test_the_share_of_integers_that_change_follows_the_target(residual_model, im
     assert float(train(tf.constant(0.0))) < 0.001
 
 
+@pytest.mark.slow
 def test_a_compiled_loop_trains_as_single_steps(residual_model, images):
     schedule = tf_keras.optimizers.schedules.CosineDecay(0.05, 10)
     one, other = (satkeras.quantize_model(residual_model, "sat", calibration_data=images[0]) for _ in range(2))

@@ -48,6 +48,7 @@ def computed(operators: list[Operator], values: dict[Tensor, np.ndarray], kernel
 zero_points = st.sampled_from([-128, 0, 37])
 
 
+@pytest.mark.slow
 @settings(deadline=None, derandomize=True, database=None, max_examples=150)
 @given(steps, steps, zero_points, zero_points)
 def test_a_sum_is_within_its_slack(left_step, right_step, zero_point, output_zero_point):

@@ -105,6 +105,7 @@ def model(request):
     return tf_keras.Model(image, layers.Dense(3)(x))
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize("scheme", SCHEMES, ids=lambda scheme: scheme["scheme"])
 def test_a_block_is_exact(model, scheme, trained, random_images):
     images = random_images(model, 8)

@@ -11,6 +11,7 @@ from tflite_export.file.reader import read_model
 from tflite_export.verification.interpreter import open_interpreter, run
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize(("size", "strides"), [((8, 8), 2), ((9, 7), 2), ((8, 9), 3), ((10, 9), 3), ((9, 8), (2, 1))])
 def test_the_integers_are_the_same(size, strides, trained, tmp_path):
     image = layers.Input((*size, 3), name="image")

@@ -41,6 +41,12 @@ def normalized(gamma, **conv) -> tf_keras.Model:
     return model
 
 
+def copied(model) -> tf_keras.Model:
+    copy = tf_keras.models.clone_model(model)
+    copy.set_weights(model.get_weights())
+    return copy
+
+
 def inner(model, name):
     found = next(layer for layer in model.layers if layer.name in (name, f"quant_{name}"))
     return found.layer if has_quantizer(found) else found
@@ -86,6 +92,7 @@ def test_batch_norm_folds_into_scales_and_biases(planned, bits):
     np.testing.assert_array_equal(operator.bias, np.rint(bias / step))
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("bits, grid_top", [(2, 3), (3, 7), (4, 15), (7, 127), (8, 127)])
 def test_weights_spread_over_int8(planned, bits, grid_top):
     model, plan = planned(normalized([1, -1]), overrides={"conv": {"weight_bits": bits}})
@@ -96,6 +103,7 @@ def test_weights_spread_over_int8(planned, bits, grid_top):
     assert np.abs(stored).max() == grid_top * spread
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize("bits", range(2, 9))
 def test_unsigned_activations_lie_at_the_top_of_int8(planned, bits):
     _, plan = planned(normalized([1, 2]), overrides={"last": {"activation_bits": bits}})
@@ -105,6 +113,7 @@ def test_unsigned_activations_lie_at_the_top_of_int8(planned, bits):
     assert first.activation == ("relu" if bits < 8 else "none")  # at 8 bits int8's own end is the lower clip
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("bits", [2, 3, 5, 7])
 def test_signed_narrow_activations_are_clipped_at_both_ends(planned, bits):
     model = sequential(layers.Conv2D(4, 3), layers.Conv2D(4, 3), layers.Conv2D(2, 1))
@@ -122,6 +131,7 @@ def test_signed_narrow_activations_are_clipped_at_both_ends(planned, bits):
     )
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("gamma", [0.0, 1e-30, -1e-30, 1e-12])
 def test_a_channel_whose_gamma_vanishes_is_constant(trained, gamma):
     model = trained(normalized([1, gamma]), rate=0.0)
@@ -299,8 +309,8 @@ def test_full_precision_is_refused(trained, residual_model, options, message):
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 @pytest.mark.parametrize("name, index", [("stem", 0), ("project", 1), ("stem_bn", 0), ("down_bn", 2), ("logits", 1)])
-def test_weights_that_are_no_numbers_are_refused_by_name(trained, residual_model, name, index, value):
-    model = trained(residual_model)
+def test_weights_that_are_no_numbers_are_refused_by_name(residual, name, index, value):
+    model = copied(residual)
     layer = next(layer for layer in model.layers if layer.name in (name, f"quant_{name}"))
     variables = {0: "kernel", 1: "bias"} if has_quantizer(layer) else {0: "gamma", 2: "moving_mean"}
     variable = next(v for v in layer.variables if variables[index] in v.name)
@@ -309,8 +319,8 @@ def test_weights_that_are_no_numbers_are_refused_by_name(trained, residual_model
         make_plan(model)
 
 
-def test_one_error_names_every_failing_layer(trained, residual_model):
-    model = trained(residual_model)
+def test_one_error_names_every_failing_layer(residual):
+    model = copied(residual)
     for name in ("stem", "depthwise", "logits"):
         layer = model.get_layer(f"quant_{name}")
         kernel = next(v for v in layer.variables if "kernel" in v.name)

@@ -50,6 +50,7 @@ def model(quantized):
     return quantized("3bit+-4", 2)
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize(
     ("weight_bits", "activation_bits", "steps"), [(1, 8, 0), ("ternary", 1, 1), ("3bit+-2", 3, 7), (5, 4, 15)]
 )

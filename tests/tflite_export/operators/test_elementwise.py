@@ -143,6 +143,7 @@ SAMPLES = {
 }
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("kind", SAMPLES)
 @given(data=st.data(), seed=seeds)
 def test_drawn_operators(kind, data, seed):

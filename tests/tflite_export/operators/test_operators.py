@@ -90,6 +90,7 @@ def test_the_micro_kernels_compute_what_an_operator_does(sample, data, seed):
     np.testing.assert_array_equal(found, planned)
 
 
+@pytest.mark.thinned(3)
 @each_class
 @settings(max_examples=3)
 @given(data=st.data(), seed=seeds)
@@ -103,6 +104,7 @@ def test_a_graph_computes_what_eager_operations_do(sample, data, seed):
         np.testing.assert_array_equal(graph(*values), operator.compute(values, kernels))
 
 
+@pytest.mark.thinned(3)
 @each_class
 @settings(max_examples=5)
 @given(data=st.data())

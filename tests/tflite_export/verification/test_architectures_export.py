@@ -21,6 +21,7 @@ EXAMPLES = {
 APPLICATIONS = {"MobileNet": {"alpha": 0.25}, "MobileNetV2": {"alpha": 0.35}, "ResNet50": {}}
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_the_examples(chain, name):
     model = EXAMPLES[name]((16, 16, 3), 10, small_images=True)

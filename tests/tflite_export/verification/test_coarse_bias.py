@@ -22,6 +22,7 @@ def network(behind) -> tf_keras.Model:
     return model
 
 
+@pytest.mark.thinned(3)
 @pytest.mark.parametrize(
     "behind",
     [
