@@ -64,7 +64,7 @@ def measure_converted(model: keras.Model, data: datasets.Images) -> dict:
     """Size and accuracy of the int8 file that TensorFlow's converter makes of a float network."""
     content = post_training_int8(model, data.train[0][:CALIBRATION_IMAGES])
     pixels, labels = data.test
-    (answers,) = run(open_interpreter(content), [pixels])
+    (answers,) = run(open_interpreter(content), pixels)
     return {
         "bytes": len(content),
         "accuracy": float(np.mean(answers.argmax(-1) == labels)),

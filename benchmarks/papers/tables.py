@@ -126,7 +126,11 @@ def _quantization_networks_rows() -> dict[str, Row]:
     return rows
 
 
-GATED_FINDINGS = ""
+GATED_FINDINGS = """\
+In small so far, by one seed on a CPU: 10,000 images, ten epochs and ten more of each row. Beside the float network
+trained as long, W8A8 is 0.2 points above and 0.3 below (target met), W4A4 2.0 and 3.5 below (target: 1.5 at most),
+both above the float network that they come from by 3.5 and 2.0; before training W4A4 keeps 58.5 of 64.9 and 61.0 of
+67.8 %. Not run in full."""
 
 
 def _gated_rows() -> dict[str, Row]:

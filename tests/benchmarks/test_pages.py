@@ -6,6 +6,7 @@ import re
 import pytest
 
 from benchmarks import (
+    calibrated,
     cifar100,
     devices,
     edgetpu,
@@ -21,12 +22,17 @@ from benchmarks import (
     temperature,
     training_step,
 )
+from benchmarks.papers import page as papers_page
+from benchmarks.papers.rows import Place
+from benchmarks.papers.tables import TABLES
 
 README = pathlib.Path("README.md")
 DOCS = pathlib.Path("docs")
 
 
-@pytest.mark.parametrize("benchmark", [cifar100, exactness, families, fine_tuning, kernels, portability, temperature])
+@pytest.mark.parametrize(
+    "benchmark", [calibrated, cifar100, exactness, families, fine_tuning, kernels, portability, temperature]
+)
 def test_a_page_is_made_of_all_its_results(benchmark):
     assert benchmark.RESULTS.with_suffix(".md").read_text() == benchmark.table()
 
@@ -35,6 +41,12 @@ def test_a_page_is_made_of_all_its_results(benchmark):
 def test_a_page_is_made_of_its_result(benchmark):
     found = results.read(benchmark.RESULTS.with_suffix(".json"))
     assert benchmark.RESULTS.with_suffix(".md").read_text() == benchmark.table(found)
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_papers_page_is_made_of_all_its_results(name):
+    place = Place(results.FOLDER / "papers" / name, pathlib.Path(), TABLES[name].epochs)
+    assert pathlib.Path(f"{place.results}.md").read_text() == papers_page.text(TABLES[name], place)
 
 
 def test_the_page_of_what_is_taken_is_made_of_the_tables():
