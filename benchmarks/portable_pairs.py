@@ -87,9 +87,12 @@ def _ternary(data: datasets.Images) -> keras.Model:
     return model
 
 
-def _of_papers(table: str, row: str, data: datasets.Images) -> keras.Model:
-    """A network that `benchmarks.papers` has trained, by its first seed."""
-    place = Place(results.FOLDER / "papers" / table, pathlib.Path(FLAGS.papers) / table, TABLES[table].epochs)
+def _of_papers(
+    table: str, row: str, data: datasets.Images, epochs: int | None = None, images: int | None = None
+) -> keras.Model:
+    """A network that `benchmarks.papers` has trained, by its first seed; with epochs and images, in small."""
+    folder = pathlib.Path(FLAGS.papers) / table
+    place = Place(results.FOLDER / "papers" / table, folder, epochs or TABLES[table].epochs, images)
     return trained_model(TABLES[table], row, place, 0, data.classes)
 
 
@@ -160,6 +163,9 @@ CASES: dict[str, Case] = {
     ),
     "MobileNetV2 W4A4 trained": _of_model(
         lambda data: _of_papers("mobilenet_v2", "SAT W4A4, two stages", data), "cifar100"
+    ),
+    "MobileNetV3 W4A4 trained": _of_model(
+        lambda data: _of_papers("gated", "MobileNetV3 W4A4", data, epochs=10, images=10_000)
     ),
 }
 
