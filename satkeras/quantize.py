@@ -16,6 +16,7 @@ from satkeras.calibration.equalization import equalize_channels
 from satkeras.calibration.input_ranges import input_quantizers
 from satkeras.calibration.kernels import calibrate_weights, carry_over, undo_weight_transforms
 from satkeras.calibration.ranges import set_ranges
+from satkeras.calibration.rounding import round_by_output
 from satkeras.calibration.units import CheckedBatches
 from satkeras.calibration.zeros import warn_about_lost_zeros
 from satkeras.models.canonical import canonical
@@ -40,6 +41,7 @@ from satkeras.schemes import Scheme, Width, scheme_named
 Override = Scheme | str | Mapping[str, Width]
 
 PREFIX = "quant_"
+ROUNDINGS = {"nearest": None, "output": round_by_output}
 
 
 def quantize_model(
@@ -51,6 +53,7 @@ def quantize_model(
     input_range: tuple[float, float] | Mapping[str, tuple[float, float]] = (0.0, 255.0),
     overrides: Mapping[str, Override] | None = None,
     calibration_data: InputData | None = None,
+    rounding: str = "nearest",
     input_shape: tuple[int, ...] | None = None,
     outputs: Sequence[str] | None = None,
     verbose: int = 1,
@@ -89,6 +92,9 @@ def quantize_model(
         function. DoReFa's activations have a fixed range that no data can set.
         Of use to a model that was never trained, too: its kernels keep the scale of their initializers, its clip
         values start at the size of its tensors, its batch norms with the statistics of the data.
+      rounding: "nearest": every weight becomes the integer next to it. "output": the integers are chosen so that each
+        layer returns, for `calibration_data`, what it would with unrounded weights (see
+        `satkeras.calibration.rounding`). It is for a copy that is exported without training, above all at 4 bits.
       input_shape: (h, w, channels), or the like, of every input of a model whose inputs leave sizes open: a file's have
         none.
       outputs: names of layers whose results the copy returns; the model's own outputs by default. What lies behind
@@ -111,6 +117,13 @@ def quantize_model(
       ValueError: the model is of a kind that cannot be quantized, has layers that are not supported (all are listed) or
         weights that are not finite, an argument is out of range, or a quantizer's grid does not fit int8.
     """
+    if rounding not in ROUNDINGS:
+        raise ValueError(f"rounding must be one of {tuple(ROUNDINGS)}. Received: rounding={rounding!r}")
+    if rounding != "nearest" and calibration_data is None:
+        raise ValueError(
+            f"rounding={rounding!r} needs data: quantize_model(model, calibration_data=images, rounding={rounding!r}). "
+            "Received: calibration_data=None"
+        )
     base = scheme_named(scheme).with_bits(*_bits(scheme_named(scheme), weight_bits, activation_bits))
     model = as_tf_keras(model)
     require_quantizable(model, "quantize_model")
@@ -148,7 +161,7 @@ def quantize_model(
     elif calibration is not None:
         undo_weight_transforms(result)
     if calibration is not None:
-        set_ranges(result, calibration, float_model if was_float else model)
+        set_ranges(result, calibration, float_model if was_float else model, ROUNDINGS[rounding])
     return result
 
 

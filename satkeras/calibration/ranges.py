@@ -6,7 +6,8 @@ than a batch and, for each tensor, a sample of fixed size.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 
 import numpy as np
 import tensorflow as tf
@@ -19,7 +20,12 @@ from satkeras.models.insertion import has_quantizer, quantizes_tensor
 from satkeras.models.layers import Kind, float_class, kind_of
 
 
-def set_ranges(model: keras.Model, batches: CheckedBatches, pretrained: keras.Model) -> None:
+def set_ranges(
+    model: keras.Model,
+    batches: CheckedBatches,
+    pretrained: keras.Model,
+    rounds: Callable[[Node, tf.Tensor], None] | None = None,
+) -> None:
     """Sets the range of every quantized tensor, and corrects batch norms and biases by what quantization changed.
 
     A range suits the tensor as the float model has it. To a batch norm's moving statistics the change is added that the
@@ -32,6 +38,8 @@ def set_ranges(model: keras.Model, batches: CheckedBatches, pretrained: keras.Mo
       model: a quantized model.
       batches: the data.
       pretrained: the float model that was quantized.
+      rounds: called once with each node and what it reads in the first batch, the layers before it being rounded; may
+        move its latent weights.
     """
     graph = read_graph(model)
     batches = batches.of_size(batch_size_for(model))
@@ -45,20 +53,24 @@ def set_ranges(model: keras.Model, batches: CheckedBatches, pretrained: keras.Mo
         quantizer, variables = output_variables(node.layer)
         quantizer.calibrate(sample.values, variables)
     shifts = {node: _Shift(node, trained) for node in graph.nodes if _is_corrected(node, graph)}
+    kernels = _unrounded_kernels(graph) if rounds else {}
     for batch in batches:
         for shift in shifts.values():
             shift.undo()
         before = {
             node: moments_of(_seen(node, inputs, output))
-            for node, inputs, output in _float_walk(graph, batch, trained)
+            for node, inputs, output in _float_walk(graph, batch, trained, kernels)
             if node in shifts
         }
 
-        def corrected(node, inputs, before=before):
+        def corrected(node, inputs, before=before, rounds=rounds):
+            if rounds is not None:
+                rounds(node, inputs[0])
             return shifts[node].output(inputs, before[node]) if node in shifts else call_node(node, inputs)
 
         for _ in walk(graph, batch, corrected):
             pass
+        rounds = None
     for shift in shifts.values():
         shift.apply()
 
@@ -79,8 +91,18 @@ def walk(graph: Graph, batch, compute: Callable) -> Iterator[tuple[Node, list, t
                 values.pop(parent, None)
 
 
-def _float_walk(graph: Graph, batch, trained: bool):
-    return walk(graph, batch, lambda node, inputs: _without_quantizer(node, inputs, trained))
+def _float_walk(graph: Graph, batch, trained: bool, kernels: Mapping[str, tf.Tensor] = MappingProxyType({})):
+    return walk(graph, batch, lambda node, inputs: _without_quantizer(node, inputs, trained, kernels))
+
+
+def _unrounded_kernels(graph: Graph) -> dict[str, tf.Tensor]:
+    """What the latent kernels stand for now, by the name of their layer."""
+    found = {}
+    for node in graph.nodes:
+        if has_quantizer(node.layer) and weight_variables(node.layer) is not None:
+            latent, quantizer, variables = weight_variables(node.layer)
+            found[node.layer.name] = quantizer.unrounded(latent, variables)
+    return found
 
 
 def call_node(node: Node, inputs: list) -> tf.Tensor:
@@ -89,15 +111,16 @@ def call_node(node: Node, inputs: list) -> tf.Tensor:
     return node.layer(inputs if len(inputs) > 1 else inputs[0], **mode)
 
 
-def _without_quantizer(node: Node, inputs: list, trained: bool) -> tf.Tensor:
-    """What a node of a quantized model computes if nothing is rounded or clipped."""
+def _without_quantizer(node: Node, inputs: list, trained: bool, kernels: Mapping[str, tf.Tensor]) -> tf.Tensor:
+    """What a node of a quantized model computes if nothing is rounded or clipped; with these kernels, if it has one."""
     layer, x = node.layer, inputs[0]
     if quantizes_tensor(layer):
         return x
     if has_quantizer(layer):
         latent, quantizer, variables = weight_variables(layer)
         config = layer.quantize_config
-        config.set_quantize_weights(layer.layer, [tf.cast(quantizer.unrounded(latent, variables), x.dtype)])
+        kernel = kernels[layer.name] if layer.name in kernels else quantizer.unrounded(latent, variables)
+        config.set_quantize_weights(layer.layer, [tf.cast(kernel, x.dtype)])
         output = layer.layer.call(x)
         config.set_quantize_weights(layer.layer, [latent])
         return output
