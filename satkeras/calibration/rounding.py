@@ -12,6 +12,7 @@ from satkeras.quantizers.quant_params import QuantParams
 from satkeras.quantizers.staircases import StepQuantizer
 
 POSITIONS = 2**15  # of images, that a layer's second moments are of
+MOST_INPUTS = 2**13  # of one output; the second moments of more would take gigabytes, and minutes to invert
 DAMPING = 0.01  # of the mean of their diagonal, as in the paper
 
 
@@ -20,7 +21,8 @@ def round_by_output(node: Node, x: tf.Tensor) -> None:
 
     Nearest rounding makes the error of every weight small by itself. Here the weights that read one input are rounded
     one after the other, and those that are left make up for the errors so far, as far as the inputs go together (GPTQ).
-    Kernels on the levels of Quantization Networks and transposed ones are left alone, and so is what has no kernel.
+    Kernels on the levels of Quantization Networks, transposed ones and those whose outputs read more than 8,192 values
+    are left alone, and so is what has no kernel.
 
     Args:
       node: of a quantized model.
@@ -30,7 +32,9 @@ def round_by_output(node: Node, x: tf.Tensor) -> None:
       Frantar et al. 2023 (arXiv:2210.17323), algorithm 1, inputs by falling second moment.
     """
     if _has_even_kernel(node):
-        _choose(node.layer, x)
+        rows = _rows(node.layer.layer, x)
+        if rows.shape[-1] <= MOST_INPUTS:
+            _choose(node.layer, rows)
 
 
 def _has_even_kernel(node: Node) -> bool:
@@ -42,13 +46,12 @@ def _has_even_kernel(node: Node) -> bool:
     return even and not isinstance(node.layer.layer, keras.layers.Conv2DTranspose)
 
 
-def _choose(wrapper, x: tf.Tensor) -> None:
-    """Moves the latent weights of a layer that reads `x` to the integers that are chosen."""
+def _choose(wrapper, rows: np.ndarray) -> None:
+    """Moves the latent weights of a layer that reads `rows` to the integers that are chosen."""
     latent, quantizer, variables = weight_variables(wrapper)
     params = quantizer.quant_params(variables, latent.numpy())
     weight = np.asarray(quantizer.unrounded(latent, variables), np.float64)
     steps = weight / np.asarray(params.dequantize(np.full(weight.shape, params.zero_point + 1)), np.float64)
-    rows = _rows(wrapper.layer, x)
     columns = steps.reshape(rows.shape[-1], len(rows), -1)
     unit = dataclasses.replace(params, scale=np.float32(1), axis=None)
     chosen = np.stack([integers_of(rows[i], columns[:, i], unit) for i in range(len(rows))], 1).reshape(weight.shape)

@@ -8,6 +8,7 @@ from tf_keras import layers
 import satkeras
 import tflite_export
 from satkeras import SCHEMES, QuantParams
+from satkeras.calibration import rounding
 from satkeras.calibration.rounding import integers_of
 
 GRIDS = {
@@ -92,6 +93,24 @@ def test_the_network_stays_closer_and_its_integers_on_their_grids(scheme, images
     if scheme == "sat":
         errors = [np.abs(q.predict(images, verbose=0) - expected).mean() for q in (nearest, chosen)]
         assert errors[1] < 0.9 * errors[0], errors
+
+
+def test_layers_that_read_too_much_are_left_alone(images, monkeypatch):
+    model = pretrained()
+    monkeypatch.setattr(rounding, "MOST_INPUTS", 26)
+    nearest, chosen = (
+        satkeras.integer_weights(satkeras.quantize_model(model, calibration_data=images, rounding=way))
+        for way in ("nearest", "output")
+    )
+    same = {name for name in nearest if np.array_equal(nearest[name].integers, chosen[name].integers)}
+    assert same == {"quant_conv", "quant_hidden"}
+
+
+def test_a_kernel_of_zeros_and_inputs_of_zeros_are_no_harm(images):
+    model = pretrained()
+    model.get_layer("hidden").set_weights([np.zeros((128, 10)), -np.ones(10)])  # a ReLU makes zeros of it
+    quantized = satkeras.quantize_model(model, calibration_data=images, rounding="output")
+    assert np.isfinite(quantized.predict(images, verbose=0)).all()
 
 
 def test_the_file_is_exact_and_training_goes_on(images, tmp_path):
