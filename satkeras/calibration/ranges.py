@@ -7,12 +7,12 @@ than a batch and, for each tensor, a sample of fixed size.
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
-from types import MappingProxyType
 
 import numpy as np
 import tensorflow as tf
 
 from satkeras._compat import keras, output_variables, weight_variables
+from satkeras.calibration.kernels import kernels_of
 from satkeras.calibration.sampling import Moments, Sample, moments_of
 from satkeras.calibration.units import CheckedBatches, batch_size_for
 from satkeras.models.graph import Graph, Node, read_graph
@@ -44,16 +44,20 @@ def set_ranges(
     graph = read_graph(model)
     batches = batches.of_size(batch_size_for(model))
     trained = _was_trained(pretrained)
+    # As they are now, because `rounds` moves the latent ones.
+    kernels = {
+        name: quantizer.unrounded(latent, variables)
+        for name, (latent, quantizer, variables) in kernels_of(model).items()
+    }
     samples = {node: Sample() for node in graph.nodes if quantizes_tensor(node.layer)}
     for batch in batches:
-        for node, inputs, _ in _float_walk(graph, batch, trained):
+        for node, inputs, _ in _float_walk(graph, batch, trained, kernels):
             if node in samples:
                 samples[node].add(inputs[0])
     for node, sample in samples.items():
         quantizer, variables = output_variables(node.layer)
         quantizer.calibrate(sample.values, variables)
     shifts = {node: _Shift(node, trained) for node in graph.nodes if _is_corrected(node, graph)}
-    kernels = _unrounded_kernels(graph) if rounds else {}
     for batch in batches:
         for shift in shifts.values():
             shift.undo()
@@ -91,18 +95,8 @@ def walk(graph: Graph, batch, compute: Callable) -> Iterator[tuple[Node, list, t
                 values.pop(parent, None)
 
 
-def _float_walk(graph: Graph, batch, trained: bool, kernels: Mapping[str, tf.Tensor] = MappingProxyType({})):
+def _float_walk(graph: Graph, batch, trained: bool, kernels: Mapping[str, tf.Tensor]):
     return walk(graph, batch, lambda node, inputs: _without_quantizer(node, inputs, trained, kernels))
-
-
-def _unrounded_kernels(graph: Graph) -> dict[str, tf.Tensor]:
-    """What the latent kernels stand for now, by the name of their layer."""
-    found = {}
-    for node in graph.nodes:
-        if has_quantizer(node.layer) and weight_variables(node.layer) is not None:
-            latent, quantizer, variables = weight_variables(node.layer)
-            found[node.layer.name] = quantizer.unrounded(latent, variables)
-    return found
 
 
 def call_node(node: Node, inputs: list) -> tf.Tensor:
@@ -112,15 +106,14 @@ def call_node(node: Node, inputs: list) -> tf.Tensor:
 
 
 def _without_quantizer(node: Node, inputs: list, trained: bool, kernels: Mapping[str, tf.Tensor]) -> tf.Tensor:
-    """What a node of a quantized model computes if nothing is rounded or clipped; with these kernels, if it has one."""
+    """What a node of a quantized model computes if nothing is rounded or clipped, with these kernels."""
     layer, x = node.layer, inputs[0]
     if quantizes_tensor(layer):
         return x
     if has_quantizer(layer):
-        latent, quantizer, variables = weight_variables(layer)
+        latent, *_ = weight_variables(layer)
         config = layer.quantize_config
-        kernel = kernels[layer.name] if layer.name in kernels else quantizer.unrounded(latent, variables)
-        config.set_quantize_weights(layer.layer, [tf.cast(kernel, x.dtype)])
+        config.set_quantize_weights(layer.layer, [tf.cast(kernels[layer.name], x.dtype)])
         output = layer.layer.call(x)
         config.set_quantize_weights(layer.layer, [latent])
         return output
