@@ -5,13 +5,15 @@ from benchmarks import judges, results
 RESULTS = results.FOLDER / "portability"
 # On how many images each is asked.
 JUDGES = {"tensorflow": 500, "tensorflow_reference": 500, "tflite_runtime": 500, "tflm": 50, "tosa": 10}
-ARM = {"arm": 20}
+# LiteRT's kernels on one core, its default ones on all.
+ARM = dict.fromkeys(("arm", "arm_builtin", "arm_reference", "arm_a53", "arm_x2", "arm_sme"), 20)
 NOT_YET = "not run"
 
 
 def table() -> str:
     """All results there are, in Markdown."""
     found = {path.stem.replace("_", " "): results.read(path) or {} for path in sorted(RESULTS.glob("*.json"))}
+    titles = [judges.JUDGES[name].title for name in JUDGES]
     page = results.page(
         "One file, the same integers on every runtime",
         "`python -m benchmarks.portability`: a pretrained ResNet-20, calibrated on 512 images (ternary: trained for "
@@ -20,9 +22,10 @@ def table() -> str:
         "file that LiteRT's builtin and reference kernels compute otherwise than its default, 100 images. *LiteRT*: "
         "images, and integers of the portable file that differ from the default's, over its builtin kernels with 1, 2 "
         "and 4 threads, the default with 2 and 4, and its reference kernels. The others: images, integers that differ "
-        "from LiteRT's default. *Refused*: the runtime does not take the file, portable or not.\n\n"
+        "from LiteRT's default. *Arm*: LiteRT on emulated 64-bit Arm, its default kernels on four kinds of cores, its "
+        "builtin and reference kernels on one. *Refused*: the runtime does not take the file, portable or not.\n\n"
         "Target: no integer differs.",
-        ("file", "operators, channels", "sums", "before", "LiteRT", *(judges.JUDGES[name].title for name in _THERE)),
+        ("file", "operators, channels", "sums", "before", "LiteRT", *titles, "Arm"),
         [(name, *_integers(result)) for name, result in found.items()],
     )
     costs = results.table(
@@ -32,7 +35,6 @@ def table() -> str:
     return f"{page}\n{_COSTS}\n\n{costs}"
 
 
-_THERE = (*JUDGES, *ARM)
 _RATIOS = ("size", "latency")
 _COSTS = """\
 What it costs. *Channels*: as they were / by their bias alone / scale moved / weights made even. *Moves*: the largest
@@ -66,7 +68,8 @@ def _integers(found: dict) -> tuple[str, ...]:
         f"{sum(value['integers'] for value in here):,}"
         if here
         else NOT_YET,
-        *(_judged(portable.get(name)) for name in _THERE),
+        *(_judged(portable.get(name)) for name in JUDGES),
+        _judged_on_arm([portable[name] for name in ARM if name in portable]),
     )
 
 
@@ -74,6 +77,14 @@ def _judged(value: dict | None) -> str:
     if value is None:
         return NOT_YET
     return "refused" if "failed" in value else f"{value['images']}: {value['differing']:,}"
+
+
+def _judged_on_arm(values: list[dict]) -> str:
+    if len(values) < len(ARM):
+        return NOT_YET
+    failed = [value for value in values if "failed" in value]
+    differing, integers = (sum(value.get(key, 0) for value in values) for key in ("differing", "integers"))
+    return f"{ARM['arm']}: {differing:,} of {integers:,}" + (f"; {len(failed)} refused" if failed else "")
 
 
 def _costs(found: dict) -> tuple[str, ...]:

@@ -96,6 +96,7 @@ class Operator(abc.ABC):
     file_operators: ClassVar[int] = 1  # that it is in the file, the last of which writes its output
     same_everywhere: ClassVar[bool] = False  # that every runtime computes it alike, whatever its numbers
     runs_in_xnnpack: ClassVar[bool] = True  # in LiteRT's default interpreter; the others run in builtin kernels
+    elementwise: ClassVar[bool] = False  # that every integer it writes is one function of those at its place
 
     inputs: tuple[Tensor, ...]
     output: Tensor

@@ -50,18 +50,19 @@ def portable_model(model: keras.Model) -> keras.Model:
     model = opened(model)
     require_quantized(model, "portable_model")
     model = without_choices(model)
-    plan = make_plan(model)
-    choices, gates = _choices(plan), gate_choices(plan)
+    choices = _choices(make_plan(model))
     even = _to_be_even(read_graph(model), choices)
     if even:
         model = with_channel_scales(model, (), even)
         choices = _choices(make_plan(model), choices)
     changed = {call: _scale(*found) for call, found in choices.items() if found[1].changes}
     copy = with_channel_scales(model, changed)
+    set_channel_scales(copy, changed)
+    gates = gate_choices(make_plan(copy))  # which integers occur together depends on the scales
     if gates:
         copy = with_chosen_levels(copy, {call: choice.place for call, choice in gates.items()})
-    set_channel_scales(copy, changed)
-    set_chosen_levels(copy, {call: (choice.codes, choice.factor) for call, choice in gates.items()})
+        set_channel_scales(copy, changed)
+        set_chosen_levels(copy, {call: (choice.codes, choice.factor) for call, choice in gates.items()})
     return copy
 
 

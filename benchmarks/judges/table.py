@@ -23,8 +23,9 @@ class Judge:
     variables: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
-def _arm(core: str, title: str) -> Judge:
-    return Judge(f"LiteRT, default, {title}", "on_litert.py", "arm", variables={"CORE": core})
+def _arm(core: str, title: str, kernels: str = "default") -> Judge:
+    arguments = (f"--kernels={kernels}",)
+    return Judge(f"LiteRT, {kernels}, {title}", "on_litert.py", "arm", arguments, {"CORE": core})
 
 
 JUDGES: Mapping[str, Judge] = {
@@ -37,6 +38,8 @@ JUDGES: Mapping[str, Judge] = {
     "tflm": Judge("TensorFlow Lite Micro", "on_tflm.py", "tflm"),
     "tosa": Judge("TOSA's reference model", "on_tosa.py", "tosa"),
     "arm": _arm("a76", "64-bit Arm"),
+    "arm_builtin": _arm("a76", "64-bit Arm", "builtin"),
+    "arm_reference": _arm("a76", "64-bit Arm", "reference"),
     "arm_a53": _arm("a53", "64-bit Arm without dot products"),
     "arm_x2": _arm("x2", "64-bit Arm with matrix products"),
     "arm_sme": _arm("sme", "64-bit Arm with SME"),

@@ -1,5 +1,6 @@
 """A tensor that takes only some integers of its grid: what an exporter may choose so that runtimes agree."""
 
+import numpy as np
 import tensorflow as tf
 
 from satkeras._compat import serializable
@@ -31,6 +32,15 @@ class ChosenLevels(OnItsInputsGrid):
         found = tf.round(tf.cast(inputs, tf.float64) / step) + zero_point
         codes = tf.gather(self.codes, tf.cast(tf.clip_by_value(found, -128, 127), tf.int32) + 128)
         return tf.cast((tf.cast(codes, tf.float64) - zero_point) * step * self.factor, inputs.dtype)
+
+    @property
+    def keeps_integers(self) -> bool:
+        """Whether each integer stays what it is, so that nothing is rounded that its input's quantizer has not."""
+        return bool((self.codes.numpy() == np.arange(-128, 128)).all())
+
+    def unrounded(self, inputs):
+        """What `call` rounds."""
+        return inputs * tf.cast(self.factor, inputs.dtype) if self.keeps_integers else self(inputs)
 
     def get_config(self):
         return {**super().get_config()}  # Keras makes one up otherwise, and fails at a precision policy

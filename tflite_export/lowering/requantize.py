@@ -9,7 +9,7 @@ from satkeras.quantizers.int8 import LARGEST_WEIGHT, narrowed
 from tflite_export.lowering.pending import Pending, Problem, WeightedSum
 from tflite_export.operators import FullyConnected, LinearOperator, MultiplyConstant, Origin
 from tflite_export.plan import KERNELS, Activation, Tensor
-from tflite_export.portability.plans import product_disagreements
+from tflite_export.portability.plans import products_part
 
 # What XNNPACK takes: a larger or smaller multiplier falls back to kernels that round twice, or does not load.
 LARGEST_MULTIPLIER = 2.0**8
@@ -41,7 +41,7 @@ def multiply_operator(pending: Pending, output: Tensor, activation: Activation) 
     # With 255 steps rounding twice errs by half as much.
     finer = [_multiply_by(ratio, -128, pending, output, activation) for ratio in ratios if ratio > 255 * smallest]
     for operator in (*operators, *finer):
-        if not product_disagreements(operator, [x.codes]).any() and _families_agree(operator):
+        if not products_part(operator, [x.codes]).any() and _families_agree(operator):
             return operator
     return next((operator for operator in operators if _families_agree(operator)), operators[0])
 

@@ -22,6 +22,7 @@ LARGEST_NUDGE = 4e-5
 class Sum(Operator):
     """What ADD and SUB have in common; XNNPACK takes ratios of scales 2^-10 .. 2^8."""
 
+    elementwise = True
     sign: ClassVar[int]  # of the second input
     activation: Activation
 
@@ -141,6 +142,7 @@ class AddConstant(ConstantOperator):
 
     builtin = "ADD"
     same_everywhere = True
+    elementwise = True
 
     @property
     def offset(self) -> int:
@@ -161,6 +163,7 @@ class Product(Operator):
     """
 
     builtin = "MUL"
+    elementwise = True
     activation: Activation
 
     @property

@@ -19,6 +19,7 @@ class Extremum(Operator):
     """
 
     same_everywhere = True
+    elementwise = True
     runs_in_xnnpack = False
     limit: int
 
@@ -57,6 +58,7 @@ class MaximumOfTwo(Operator):
 
     builtin = "MAXIMUM"
     same_everywhere = True
+    elementwise = True
     runs_in_xnnpack = False
 
     def compute(self, values, kernels):
@@ -72,6 +74,7 @@ class MinimumOfTwo(Operator):
 
     builtin = "MINIMUM"
     same_everywhere = True
+    elementwise = True
     runs_in_xnnpack = False
 
     def compute(self, values, kernels):

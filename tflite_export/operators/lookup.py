@@ -20,6 +20,7 @@ class Lookup(Operator):
 
     builtin = "GATHER"
     runs_in_xnnpack = False
+    elementwise = True
     file_operators = 3
     table: np.ndarray
 

@@ -97,6 +97,8 @@ class L2Normalization(Operator):
 class Table(Operator):
     """A function of every element: a table of 256 integers for each family of kernels."""
 
+    elementwise = True
+
     def compute(self, values, kernels):
         return tf.gather(tf.constant(self.table(kernels), tf.float32), tf.cast(values[0], tf.int32) + 128)
 

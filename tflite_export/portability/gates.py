@@ -4,22 +4,26 @@ Theorem. Let the other factor take the integers a, the gate the integers b, both
 the sum `a b` of the rules in `rounding_rules`, so a gate that keeps to those b for which no rule parts on any `a b`
 gives the same levels everywhere. 0 is always among them, and there are many: with the multiplier m = 1 / (2 q), q odd,
 every tie (k + 1/2) / m = (2 k + 1) q is odd, and all even b are portable. Moving the gate's scale by some thousandths
-comes near such a multiplier, or to one that leaves still more.
+comes near such a multiplier, or to one that leaves still more. Of a gate that is a function of the other factor only
+the pairs that occur count, 256 at most, and hardly any scale parts on one: its integers stay what they are.
 
 Nothing is concluded from this: the rules are asked, with the float32 numbers that the file will hold.
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
 from tflite_export.operators import LinearOperator, Multiply
-from tflite_export.plan import Operator, Plan, Tensor
-from tflite_export.portability.plans import evidence, product_disagreements
+from tflite_export.plan import Plan, Tensor
+from tflite_export.portability.occurring import occurring_together
+from tflite_export.portability.plans import all_pairs, evidence, products_part
 
 _CODES = np.arange(-128, 128)
-# What a gate's scale is multiplied by.
+# What a gate's scale is multiplied by; and if few pairs occur, so that its integers may stay what they are.
 _FACTORS = 1 + 1e-4 * np.arange(-100, 101)
+_MORE_FACTORS = 1 + 1e-4 * np.arange(-300, 301)
 # Root mean square of what the gate's integers move by, over their range: a gate that moves farther is another one.
 _LARGEST_ERROR = 0.02
 
@@ -40,9 +44,15 @@ class GateChoice:
 
 
 def gate_of(operator: Multiply, plan: Plan) -> int:
-    """The place of the input that had better be the gate: the smaller tensor, else the one that a table computes."""
+    """The place of the input that had better be the gate: the smaller tensor, else a table's, else the later one."""
     summed = {one.output for one in plan.operators if isinstance(one, LinearOperator)}
-    return min((0, 1), key=lambda place: (np.prod(operator.inputs[place].shape), operator.inputs[place] in summed))
+    written = {x: place for place, x in enumerate(plan.tensors)}
+
+    def order(place):
+        x = operator.inputs[place]
+        return np.prod(x.shape), x in summed, -written.get(x, -1)
+
+    return min((0, 1), key=order)
 
 
 def chosen_tensor(x: Tensor, codes: np.ndarray, factor: float, name: str, layer: str | None) -> Tensor:
@@ -60,21 +70,31 @@ def chosen_tensor(x: Tensor, codes: np.ndarray, factor: float, name: str, layer:
     )
 
 
-def portable_gate(operator: Multiply, place: int) -> GateChoice | None:
+def portable_gate(operator: Multiply, place: int, occurring: Sequence[np.ndarray] | None = None) -> GateChoice | None:
     """The choice with which a product is portable and its gate moves least.
 
-    None if no choice would do: the gate is the other factor, too, is held in units of its clip value, or would move by
-    more than a fiftieth of its range.
+    Args:
+      operator: the product.
+      place: which of its inputs is the gate.
+      occurring: as for `evidence`.
+
+    Returns:
+      None if no choice would do: the gate is the other factor, too, is held in units of its clip value, or would move
+      by more than a fiftieth of its range.
     """
     gate = operator.inputs[place]
     if operator.inputs[0] is operator.inputs[1] or gate.in_clip_units:
         return None
-    choices = [_choice(operator, place, factor) for factor in _FACTORS]
+    cases = occurring or all_pairs(operator.inputs)
+    choices = [_choice(operator, place, factor, cases) for factor in (_MORE_FACTORS if occurring else _FACTORS)]
     errors = np.array([_error(gate, choice) for choice in choices])
-    for index in np.argsort(errors, kind="stable"):
+    # A gate that keeps its integers costs no operator.
+    changed = [choice.codes is not _CODES for choice in choices]
+    for index in np.lexsort((errors, changed)):
         if errors[index] > _LARGEST_ERROR:
-            break
-        if evidence(with_gate(operator, choices[index]))[1] is None:
+            continue
+        chosen = with_gate(operator, choices[index])
+        if evidence(chosen, occurring and _with_codes(cases, choices[index]))[1] is None:
             return choices[index]
     return None
 
@@ -91,13 +111,18 @@ def _with_input(operator: Multiply, place: int, x: Tensor) -> Multiply:
     return dataclasses.replace(operator, inputs=tuple(inputs))
 
 
-def _choice(operator: Multiply, place: int, factor: float) -> GateChoice:
+def _with_codes(cases: Sequence[np.ndarray], choice: GateChoice) -> list[np.ndarray]:
+    return [choice.codes[codes + 128] if place == choice.place else codes for place, codes in enumerate(cases)]
+
+
+def _choice(operator: Multiply, place: int, factor: float, cases: Sequence[np.ndarray]) -> GateChoice:
     """Each integer becomes the nearest one that is portable at this scale."""
     gate = operator.inputs[place]
     scaled = _with_input(operator, place, chosen_tensor(gate, _CODES, factor, gate.name, gate.layer))
-    left, right = scaled.inputs
-    bad = product_disagreements(scaled, list(np.meshgrid(left.codes, right.codes)))
-    kept = gate.codes[~bad.any(axis=place)]  # meshgrid's rows are the right one's integers
+    bad = cases[place][products_part(scaled, cases)]
+    if not len(bad):
+        return GateChoice(place, _CODES, float(factor))
+    kept = np.setdiff1d(gate.codes, bad)
     wanted, levels = _CODES - gate.zero_point, (kept - gate.zero_point) * factor
     return GateChoice(place, kept[np.abs(levels - wanted[:, None]).argmin(1)], float(factor))
 
@@ -110,10 +135,9 @@ def _error(gate: Tensor, choice: GateChoice) -> float:
 
 def gate_choices(plan: Plan) -> dict[str, GateChoice]:
     """For each call of the model that multiplies two tensors, and on which runtimes part, the choice for its gate."""
-    products = [one for one in plan.operators if isinstance(one, Multiply) and one.layers and not _is_portable(one)]
-    found = {one.layers[0]: portable_gate(one, gate_of(one, plan)) for one in products}
+    together, found = occurring_together(plan), {}
+    for operator in plan.operators:
+        occurring = together.get(operator)
+        if isinstance(operator, Multiply) and operator.layers and evidence(operator, occurring)[1] is not None:
+            found[operator.layers[0]] = portable_gate(operator, gate_of(operator, plan), occurring)
     return {call: choice for call, choice in found.items() if choice is not None}
-
-
-def _is_portable(operator: Operator) -> bool:
-    return evidence(operator)[1] is None

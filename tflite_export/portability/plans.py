@@ -2,14 +2,15 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
-from tflite_export.operators import LinearOperator, Lookup, Multiply, MultiplyConstant, ResizeBilinear
+from tflite_export.operators import LinearOperator, Lookup, MultiplyConstant, ResizeBilinear
 from tflite_export.operators.elementwise import Product, Sum
 from tflite_export.plan import KERNELS, Activation, Operator, Plan, Tensor
 from tflite_export.portability.channels import Channels, reach_of
+from tflite_export.portability.occurring import occurring_together
 from tflite_export.portability.proof import bad_reachable_sums
 from tflite_export.portability.rounding_rules import Scales, disagree
 
@@ -19,7 +20,7 @@ class Portability:
     """The proof that a file gives the same integers on every runtime, or what is missing from it.
 
     A channel is proved by every sum that any input can make it reach, under every rule of `rounding_rules`; an ADD, SUB
-    or MUL by all pairs of its inputs' integers.
+    or MUL by all pairs of its inputs' integers that can occur.
 
     Attributes:
       operators: of the plan.
@@ -67,8 +68,9 @@ class Portability:
 def prove(plan: Plan) -> Portability:
     """Enumerates what every operator of a plan can be asked for."""
     sums, problems = 0, []
+    together = occurring_together(plan)
     for operator in plan.operators:
-        asked, reason = evidence(operator)
+        asked, reason = evidence(operator, together.get(operator))
         sums += asked
         if reason is not None:
             problems.append((operator.output.name, reason))
@@ -126,15 +128,20 @@ def channels_of(operator: LinearOperator) -> Channels:
 
 
 @functools.singledispatch
-def evidence(operator: Operator) -> tuple[int, str | None]:
-    """How many sums or pairs of integers were asked, and why runtimes may part on the operator; None if they cannot."""
+def evidence(operator: Operator, occurring: Sequence[np.ndarray] | None = None) -> tuple[int, str | None]:
+    """How many sums or cases of integers were asked, and why runtimes may part on the operator; None if they cannot.
+
+    Args:
+      operator: of a plan.
+      occurring: for each input, its integers, case by case, where not all pairs of them occur.
+    """
     if operator.same_everywhere:
         return 0, None
     return 0, f"{operator.builtin} is computed in several ways, a function of its own in every runtime"
 
 
 @evidence.register
-def _(operator: LinearOperator):
+def _(operator: LinearOperator, occurring=None):
     count, bad = bad_reachable_sums(channels_of(operator))
     return int(count.sum()), reason_of_channels(bad)
 
@@ -151,64 +158,55 @@ def reason_of_channels(bad: np.ndarray) -> str | None:
 
 
 @evidence.register
-def _(operator: Lookup):
+def _(operator: Lookup, occurring=None):
     if operator.inputs[0].zero_point == 0:
         return 0, None
     return 0, "TOSA's converter takes the zero point from the integers that a table is asked for: give its input none"
 
 
 @evidence.register
-def _(operator: ResizeBilinear):
+def _(operator: ResizeBilinear, occurring=None):
     if operator.inputs[0].lowest >= 0:  # halves are then one and the same, up and away from zero
         return 0, None
     return 0, "runtimes part on the halves between two negative integers: give its input an unsigned grid below 8 bits"
 
 
 @evidence.register
-def _(operator: Sum):
-    return _of_pairs(operator, _pairs(operator.inputs))
+def _(operator: Sum, occurring=None):
+    cases = occurring or all_pairs(operator.inputs)
+    return cases[0].size, _of_cases(_kernels_part(operator, cases))
 
 
 @evidence.register
-def _(operator: MultiplyConstant):
-    (x,) = operator.inputs
-    return _of_products(operator, [x.codes])
+def _(operator: Product, occurring=None):
+    cases = occurring or all_pairs(operator.inputs)
+    return cases[0].size, _of_cases(products_part(operator, cases) | _kernels_part(operator, cases))
 
 
-@evidence.register
-def _(operator: Multiply):
-    return _of_products(operator, _pairs(operator.inputs))
-
-
-def _pairs(inputs: Iterable[Tensor]) -> list[np.ndarray]:
+def all_pairs(inputs: Sequence[Tensor]) -> list[np.ndarray]:
+    """The integers of one input, or of each of two in all pairs."""
+    if len(inputs) == 1:
+        return [inputs[0].codes]
     left, right = inputs
-    if left is right:
-        return [left.codes, left.codes]
-    return list(np.meshgrid(left.codes, right.codes))
+    return [codes.ravel() for codes in np.meshgrid(left.codes, right.codes)]
 
 
-def _of_pairs(operator: Operator, codes: list[np.ndarray]) -> tuple[int, str | None]:
-    results = [np.asarray(operator.compute([c.astype(np.float32) for c in codes], kernels)) for kernels in KERNELS]
-    return codes[0].size, _of_cases(np.ptp(results, axis=0) > 0)
-
-
-def _of_cases(parted: np.ndarray) -> str | None:
-    count = int(np.count_nonzero(parted))
-    return f"runtimes part on {count:,} of {parted.size:,} cases of its inputs" if count else None
-
-
-def _of_products(operator: Product, codes: list[np.ndarray]) -> tuple[int, str | None]:
-    """Those of the kernels that the twin knows, and every rule."""
-    asked, reason = _of_pairs(operator, codes)
-    return asked, reason or _of_cases(product_disagreements(operator, codes))
-
-
-def product_disagreements(operator: Product, codes: list[np.ndarray]) -> np.ndarray:
+def products_part(operator: Product, cases: Sequence[np.ndarray]) -> np.ndarray:
     """bool: where two rules part on the product of integers, one of them perhaps a constant's."""
-    integers = [code - x.zero_point for code, x in zip(codes, operator.inputs, strict=True)]
+    integers = [codes - x.zero_point for codes, x in zip(cases, operator.inputs, strict=True)]
     if isinstance(operator, MultiplyConstant):
         integers.append(np.int64(operator.integer - operator.constant_zero_point))
     left, right = integers
     one, other = operator.scales
     scales = Scales(one, np.asarray(other), operator.output.scale, one_product=True)
     return disagree(left * right, scales, *clamp_levels(operator.output, operator.activation))
+
+
+def _kernels_part(operator: Operator, cases: Sequence[np.ndarray]) -> np.ndarray:
+    values = [codes.astype(np.float32) for codes in cases]
+    return np.ptp([np.asarray(operator.compute(values, kernels)) for kernels in KERNELS], axis=0) > 0
+
+
+def _of_cases(parted: np.ndarray) -> str | None:
+    count = int(np.count_nonzero(parted))
+    return f"runtimes part on {count:,} of {parted.size:,} cases of its inputs" if count else None

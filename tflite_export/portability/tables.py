@@ -6,11 +6,10 @@ import itertools
 import numpy as np
 
 from satkeras.quantizers.int8 import narrowed
-from tflite_export.operators import AddConstant, HardSwish, LeakyRelu, Logistic, Lookup, MultiplyConstant, Tanh
+from tflite_export.operators import AddConstant, Lookup
 from tflite_export.plan import Operator, Plan
 from tflite_export.portability.plans import evidence
 
-_FUNCTIONS = (HardSwish, LeakyRelu, Logistic, Lookup, MultiplyConstant, Tanh)
 _CODES = np.arange(-128, 128)
 
 
@@ -21,21 +20,22 @@ def with_tables(plan: Plan) -> Plan:
     TOSA's converter takes the zero point from the integers that a table is asked for: where there is one, an ADD that
     rounds nothing brings the same integers to the zero point 0 first.
     """
-    return _with_tables_for(plan, _FUNCTIONS)
+    return _with_tables_for(plan, Operator)
 
 
 def with_centred_tables(plan: Plan) -> Plan:
     """The same of the tables alone that the plan has already."""
-    return _with_tables_for(plan, (Lookup,))
+    return _with_tables_for(plan, Lookup)
 
 
-def _with_tables_for(plan: Plan, kinds: tuple[type[Operator], ...]) -> Plan:
-    operators = itertools.chain.from_iterable(_as_table(operator, kinds) for operator in plan.operators)
+def _with_tables_for(plan: Plan, kind: type[Operator]) -> Plan:
+    operators = itertools.chain.from_iterable(_as_table(operator, kind) for operator in plan.operators)
     return dataclasses.replace(plan, operators=tuple(operators))
 
 
-def _as_table(operator: Operator, kinds: tuple[type[Operator], ...]) -> tuple[Operator, ...]:
-    if not isinstance(operator, kinds) or evidence(operator)[1] is None:
+def _as_table(operator: Operator, kind: type[Operator]) -> tuple[Operator, ...]:
+    is_function = isinstance(operator, kind) and operator.elementwise and len(operator.inputs) == 1
+    if not is_function or evidence(operator)[1] is None:
         return (operator,)
     (x,) = operator.inputs
     occurring = np.clip(_CODES, x.lowest, x.highest).astype(np.float32)

@@ -7,6 +7,7 @@ from tensorflow.lite.python import schema_py_generated as schema
 
 from satkeras._compat import keras, weight_variables
 from satkeras.models.channel_scale import ChannelScale
+from satkeras.models.chosen_levels import ChosenLevels
 from satkeras.models.graph import Node, read_graph
 from satkeras.models.insertion import has_quantizer
 from tflite_export.file.reader import read_constant
@@ -123,6 +124,8 @@ def _folded(layers: list[Node], channels: int):
             bias, factor = bias * inner.scale + inner.offset, factor * inner.scale
         elif isinstance(inner, ChannelScale):
             bias, factor = bias * inner.factor.numpy() + inner.offset.numpy(), factor * inner.factor.numpy()
+        elif isinstance(inner, ChosenLevels):
+            bias, factor = bias * inner.factor.numpy(), factor * inner.factor.numpy()
         elif isinstance(inner, keras.layers.BatchNormalization):
             gamma = inner.gamma.numpy().astype(np.float64) if inner.scale else 1.0
             beta = inner.beta.numpy().astype(np.float64) if inner.center else 0.0

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from satkeras._compat import keras
 from satkeras.models.bias_rounding import with_rounded_bias
+from satkeras.models.chosen_levels import ChosenLevels
 from satkeras.models.graph import read_graph
 from satkeras.models.insertion import quantizes_tensor
 from satkeras.quantizers.int8 import narrowed
@@ -246,17 +247,18 @@ class _Training:
         """The float result of an operator's layers, fed the twin's integers, in levels from int8's zero.
 
         A last layer that only rounds to evenly spaced levels is left out, and the rounding of one that says what it
-        rounds.
+        rounds; so is one before chosen levels that keep every integer.
         """
         shapes = [parent.shape for parent in self.nodes[operator.layers[0]].inputs]
         sources = operator.sources or operator.inputs
         real = [_real(x, values).reshape(-1, *shape) for x, values, shape in zip(sources, inputs, shapes, strict=True)]
         value = real if len(real) > 1 else real[0]
-        for name in operator.layers:
-            layer = self.nodes[name].layer
-            if name == operator.layers[-1] and _rounds_evenly(layer):
+        layers = [self.nodes[name].layer for name in operator.layers]
+        rounding = len(layers) - 1 - (isinstance(layers[-1], ChosenLevels) and layers[-1].keeps_integers)
+        for place, layer in enumerate(layers):
+            if place == rounding and _rounds_evenly(layer):
                 value = with_rounded_bias(value, layer)
-            elif name == operator.layers[-1] and hasattr(layer, "unrounded"):
+            elif place >= rounding and hasattr(layer, "unrounded"):
                 value = layer.unrounded(tf.convert_to_tensor(value))
             else:
                 value = layer(value, training=False) if layer._expects_training_arg else layer(value)

@@ -11,9 +11,10 @@ import satkeras
 import tflite_export
 from satkeras.models.chosen_levels import ChosenLevels
 from tflite_export.lowering.lower import make_plan
-from tflite_export.operators import Multiply
-from tflite_export.plan import Tensor
-from tflite_export.portability.gates import portable_gate, with_gate
+from tflite_export.operators import Lookup, Multiply, MultiplyConstant
+from tflite_export.plan import Plan, Tensor
+from tflite_export.portability.gates import gate_of, portable_gate, with_gate
+from tflite_export.portability.occurring import occurring_together
 from tflite_export.portability.plans import clamp_levels, evidence, prove
 from tflite_export.portability.rounding_rules import Scales, levels_under_all_rules
 from tflite_export.portability.tables import with_tables
@@ -63,6 +64,40 @@ def test_a_square_has_no_gate():
     assert portable_gate(Multiply((x, x), tensor("y", 0.1, 0), activation="none"), 1) is None
 
 
+def hard_swish(step: float, output_step: float) -> Plan:
+    """`x relu6(x + 3) / 6`, each factor on its own grid."""
+    x = tensor("x", step, -10)
+    gate = MultiplyConstant((x,), tensor("gate", 1 / 127, 0), 127, np.float32(0.3 / (127 * 127 * step)), 0, "relu")
+    product = Multiply((x, gate.output), tensor("y", output_step, -100), activation="none", layers=("y",))
+    return Plan((x,), (gate, product), (product.output,), ("x",), ("y",))
+
+
+@hypothesis.given(step=st.floats(0.01, 0.1), share=st.floats(0.3, 1.0))
+@hypothesis.settings(max_examples=15)
+def test_a_gate_that_is_a_function_of_the_other_factor_keeps_its_integers(step, share):
+    plan = hard_swish(step, share * step)
+    gate, product = plan.operators
+    occurring = occurring_together(plan)[product]
+    assert len(occurring[0]) == 256 and gate_of(product, plan) == 1
+    # NumPy's own: which integers stand at one place.
+    codes = np.arange(-128, 128)
+    gates = np.asarray(gate.compute([codes.astype(np.float32)], "xnnpack")).astype(int)
+    assert {*zip(*occurring, strict=True)} == {*zip(codes, gates, strict=True)}
+    choice = portable_gate(product, 1, occurring)
+    assert choice is not None and (choice.codes == codes).all() and abs(choice.factor - 1) <= 0.03
+    chosen = with_gate(product, choice)
+    scales = Scales(chosen.inputs[0].scale, chosen.inputs[1].scale, product.output.scale, one_product=True)
+    rules = levels_under_all_rules((codes + 10) * gates, scales)
+    assert np.ptp([np.clip(levels, -28, 227) for levels in rules], axis=0).max() == 0
+
+
+def test_inputs_that_are_no_functions_of_one_tensor_occur_in_all_pairs():
+    x, other = tensor("x", 0.1, 0), tensor("other", 0.1, 0)
+    product = Multiply((x, other), tensor("y", 0.2, 0), activation="none")
+    assert product not in occurring_together(Plan((x, other), (product,), (product.output,), ("x", "o"), ("y",)))
+    assert evidence(product)[0] == 256 * 256
+
+
 def images(count: int = 30) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (count, 8, 8, 3)).astype(np.float32)
 
@@ -74,16 +109,26 @@ def gated(x, activation: str):
     return layers.Multiply(name="gated")([x, layers.Conv2D(8, 1, activation=activation)(gate)])
 
 
+def hard_sigmoid(x):
+    return layers.ReLU(6.0)(x + 3.0) * (1.0 / 6.0)
+
+
+ACTIVATIONS = {
+    "EfficientNet": lambda x: layers.Activation("swish")(x),
+    "MobileNetV3": lambda x: layers.Multiply()([x, hard_sigmoid(x)]),
+    "ReLU": lambda x: layers.ReLU()(x),
+}
+
+
 def network(kind: str) -> tf_keras.Model:
     tf_keras.utils.set_random_seed(0)
     image = layers.Input((8, 8, 3))
     x = layers.BatchNormalization()(layers.Conv2D(8, 3, padding="same", use_bias=False)(image))
-    x = layers.Activation("swish" if kind == "EfficientNet" else "relu")(x)
-    x = gated(x, "sigmoid" if kind == "EfficientNet" else "hard_sigmoid")
+    x = gated(ACTIVATIONS[kind](x), "sigmoid" if kind == "EfficientNet" else "hard_sigmoid")
     return tf_keras.Model(image, layers.Dense(5)(layers.GlobalAveragePooling2D()(layers.Conv2D(8, 1)(x))))
 
 
-@pytest.mark.parametrize(("kind", "bits"), [("EfficientNet", 8), ("MobileNetV3", 4)])
+@pytest.mark.parametrize(("kind", "bits"), [("EfficientNet", 8), ("MobileNetV3", 4), ("ReLU", 4)])
 def test_a_model_with_gates_is_portable(kind, bits, tmp_path):
     model = satkeras.quantize_model(network(kind), weight_bits=bits, activation_bits=bits, calibration_data=images())
     assert not prove(with_tables(make_plan(model))).whole
@@ -91,6 +136,13 @@ def test_a_model_with_gates_is_portable(kind, bits, tmp_path):
     path = tmp_path / "p.tflite"
     report = tflite_export.export_tflite(copy, path, verify_data=images(), portable=True)
     assert report.portability.whole and report.portability.gates >= 1
+    chosen = {layer.name: layer for layer in copy.layers if isinstance(layer, ChosenLevels)}
+    tables = [one.output.layer for one in make_plan(copy).operators if isinstance(one, Lookup)]
+    # A swish or hard-swish keeps its gate's integers, which costs no operator; a gate of channels has a table.
+    kept = {name for name, layer in chosen.items() if layer.keeps_integers}
+    assert set(chosen) - kept <= set(tables)
+    if kind == "MobileNetV3":
+        assert kept and not kept & set(tables)
     assert report.verification.differing == 0
     codes = images().astype(np.uint8)
     first, *others = (run(open_interpreter(path.read_bytes(), kernels), codes)[0] for kernels in RESOLVERS)
