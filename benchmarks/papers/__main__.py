@@ -2,6 +2,10 @@
 
     python -m benchmarks.papers --table=mobilenet_v2 --data_dir=DIR --seeds=0 --seeds=1 --seeds=2
     python -m benchmarks.papers --table=mobilenet_v2 --data_dir=DIR --epochs=1 --images=2000      # in small, on a CPU
+    python -m benchmarks.papers --table=mobilenet_v2 --data_dir=DIR --epochs=2 --images=10000 --after=45
+
+The last trains what starts from another row in small, from that row's weights of a run in full. Only rows that start
+from another can be trained so.
 
 On a GPU whole epochs are compiled. Every row and seed is a file in `docs/results/papers/`, written as its epochs end; a
 row whose weights are there is not trained again. `data_dir` is tensorflow-datasets', or a folder of arrays:

@@ -29,7 +29,8 @@ def load(name: str, folder: str) -> datasets.Images:
 def place_of(table: Table) -> Place:
     """Where the flags put a table's results."""
     folder = results.FOLDER / "papers" / FLAGS.table
-    return Place(folder, pathlib.Path(FLAGS.output) / FLAGS.table, FLAGS.epochs or table.epochs, FLAGS.images)
+    weights = pathlib.Path(FLAGS.output) / FLAGS.table
+    return Place(folder, weights, FLAGS.epochs or table.epochs, FLAGS.images, FLAGS.after)
 
 
 def define_flags() -> None:
@@ -38,5 +39,6 @@ def define_flags() -> None:
     flags.DEFINE_string("data_dir", None, "Where the data set is.", required=True)
     flags.DEFINE_integer("epochs", None, "Of a stage, instead of the table's.", 1)
     flags.DEFINE_integer("images", None, "How many training images, instead of all.", 1)
+    flags.DEFINE_integer("after", None, "Start from the rows of a run of so many epochs on all images.", 1)
     flags.DEFINE_multi_string("only", ["*"], "Pattern of rows; one after another.")
     flags.DEFINE_string("output", "runs/papers", "Folder of the weights.")

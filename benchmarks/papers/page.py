@@ -34,7 +34,8 @@ def text(table: Table, place: Place) -> str:
 def _in_small(table: Table, place: Place) -> str:
     """The flags of a run that is not the table's own."""
     epochs = f" --epochs={place.epochs}" if place.epochs != table.epochs else ""
-    return epochs + (f" --images={place.images}" if place.images else "")
+    images = f" --images={place.images}" if place.images else ""
+    return epochs + images + (f" --after={place.after}" if place.after else "")
 
 
 def _rows(table: Table, place: Place) -> list[tuple[str, ...]]:
@@ -45,7 +46,7 @@ def _rows(table: Table, place: Place) -> list[tuple[str, ...]]:
         if not found:
             continue
         last = [100 * result["accuracy"][str(result["epochs"])] for result in found]
-        before = f"{round(table.rows[row.after].stages * place.epochs)} + " if row.after else ""
+        before = f"{round(table.rows[row.after].stages * place.before.epochs)} + " if row.after else ""
         rows.append(
             (
                 name,

@@ -88,7 +88,7 @@ class Table:
 
 
 # What `Place.result` names a file.
-_RUN = re.compile(r"_(\d+)_epochs(?:_of_(\d+)_images)?_seed_\d+\.json$")
+_RUN = re.compile(r"_(\d+)_epochs(?:_of_(\d+)_images)?(?:_after_(\d+))?_seed_\d+\.json$")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,15 +100,22 @@ class Place:
       weights: folder of the weights.
       epochs: of a stage; less than the table's in a run in small.
       images: how many training images an epoch has, if not all.
+      after: the epochs of the run, on all images, whose weights its rows start from and learn from; None: its own.
     """
 
     results: pathlib.Path
     weights: pathlib.Path
     epochs: int
     images: int | None = None
+    after: int | None = None
+
+    @property
+    def before(self) -> "Place":
+        """Where the rows are that a row needs."""
+        return dataclasses.replace(self, epochs=self.after, images=None, after=None) if self.after else self
 
     def result(self, row: str, seed: int | str) -> pathlib.Path:
-        small = f"_of_{self.images}_images" if self.images else ""
+        small = (f"_of_{self.images}_images" if self.images else "") + (f"_after_{self.after}" if self.after else "")
         name = row.replace(" ", "_").replace(",", "")
         return self.results / f"{name}_{self.epochs}_epochs{small}_seed_{seed}.json"
 
@@ -119,11 +126,13 @@ class Place:
         """This place for every number of epochs and images that its results are of; the largest run first."""
         names = [path.name for path in self.results.glob("*.json")]
         found = {match.groups() for name in names if (match := _RUN.search(name))}
+        runs = [[int(number) if number else None for number in numbers] for numbers in found]
         places = [
-            dataclasses.replace(self, epochs=int(epochs), images=int(images) if images else None)
-            for epochs, images in found
+            dataclasses.replace(self, epochs=epochs, images=images, after=after) for epochs, images, after in runs
         ]
-        return sorted(places, key=lambda place: (place.images or math.inf, place.epochs), reverse=True)
+        return sorted(
+            places, key=lambda place: (place.images or math.inf, place.epochs, place.after or 0), reverse=True
+        )
 
 
 def network_of(table: Table, name: str, classes: int) -> keras.Model:
@@ -147,7 +156,7 @@ def model_of(table: Table, name: str, place: Place, seed: int, data: datasets.Im
     if row.after is None:
         model = network_of(table, name, data.classes)
     else:
-        model = trained_model(table, row.after, place, seed, data.classes)
+        model = trained_model(table, row.after, place.before, seed, data.classes)
     images = data.train[0][:CALIBRATION_IMAGES].astype(np.float32) if row.calibrated else None
     return _quantized(row, model, images)
 
@@ -168,7 +177,10 @@ def train(table: Table, name: str, place: Place, seed: int, data: datasets.Image
         return
     for needed in (row.after, row.teacher):
         if needed is not None:
-            train(table, needed, place, seed, data)
+            start = place.before.trained(needed, seed)
+            if place.after and not start.exists():
+                raise FileNotFoundError(f"{name} starts from {start}: train that run first")
+            train(table, needed, place.before, seed, data)
     print(f"=== {name}, seed {seed}", flush=True)
     keras.backend.clear_session()
     keras.utils.set_random_seed(seed)
@@ -225,7 +237,7 @@ def _save(model: keras.Model, path: pathlib.Path) -> None:
 def _loss_of(table: Table, row: Row, place: Place, seed: int, data: datasets.Images) -> epochs.Loss:
     if row.teacher is None:
         return epochs.with_labels
-    teacher = trained_model(table, row.teacher, place, seed, data.classes)
+    teacher = trained_model(table, row.teacher, place.before, seed, data.classes)
 
     def taught(images, labels, logits):
         softened = soft_cross_entropy(teacher(images, training=False), logits, row.temperature)

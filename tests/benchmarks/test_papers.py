@@ -83,6 +83,17 @@ def test_results_in_small_are_others(place):
     assert not fnmatch.fnmatch(small.result("float", 0).name, place.result("float", "*").name)
 
 
+def test_a_row_in_small_starts_from_a_run_in_full(place, data):
+    small = dataclasses.replace(place, epochs=1, after=2)
+    train(TABLE, "taught", small, 0, data)
+    start = results.read(small.result("taught", 0))["start"]
+    assert start == results.read(place.result("taught", 0))["start"] > 0.9
+    assert sorted(run.after or 0 for run in place.runs()) == [0, 2]
+    assert "--epochs=1 --after=2`" in page.text(TABLE, place) and "| taught | 2 + 1 |" in page.text(TABLE, place)
+    with pytest.raises(FileNotFoundError, match="float_7_epochs_seed_0.h5: train that run first"):
+        train(TABLE, "SAT W4A4", dataclasses.replace(place, epochs=1, after=7), 0, data)
+
+
 def test_the_page_has_mean_and_deviation(tmp_path):
     found = Place(tmp_path, tmp_path, epochs=2)
     for seed, accuracy in enumerate((0.5, 0.7)):
