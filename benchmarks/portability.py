@@ -12,7 +12,7 @@ import dataclasses
 import fnmatch
 import functools
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
 from absl import app, flags
@@ -22,7 +22,8 @@ from tensorflow.lite.python import schema_py_generated as schema
 from benchmarks import judges, latency, results
 from benchmarks.papers.command import load
 from benchmarks.portability_page import ARM, JUDGES, RESULTS, table
-from benchmarks.portable_pairs import CASES, Pair, define_flags
+from benchmarks.portable_pairs import CASES, Case, Pair, define_flags
+from examples import datasets
 from tflite_export.file.reader import read_model
 from tflite_export.file.writer import packed
 from tflite_export.verification.interpreter import RESOLVERS
@@ -40,12 +41,16 @@ SECONDS = 300  # that a judge may take
 FEW = 100  # images that the original file is compared on
 
 
-def exposed(content: bytes) -> bytes:
-    """The file with every int8 tensor that its operators write as an output."""
+def exposed(content: bytes, but: Collection[str] = ()) -> bytes:
+    """The file with every int8 tensor that its operators write as an output, but for some names."""
     model = read_model(content)
     graph = model.subgraphs[0]
     written = [int(index) for operator in graph.operators for index in operator.outputs]
-    graph.outputs = [index for index in written if graph.tensors[index].type == schema.TensorType.INT8]
+    graph.outputs = [
+        index
+        for index in written
+        if graph.tensors[index].type == schema.TensorType.INT8 and graph.tensors[index].name.decode() not in but
+    ]
     model.signatureDefs = []
     return packed(model)
 
@@ -83,13 +88,13 @@ class Subject:
 
     Attributes:
       pair: both files.
-      images: uint8, all test images that the accuracy is measured on.
-      labels: theirs.
+      images: as the file takes them, all test images that the accuracy is measured on.
+      labels: theirs; None if the file answers something else.
     """
 
     pair: Pair
     images: np.ndarray
-    labels: np.ndarray
+    labels: np.ndarray | None
 
     @functools.cached_property
     def original_answers(self) -> np.ndarray:
@@ -99,20 +104,24 @@ class Subject:
     @functools.cached_property
     def expected(self) -> list[np.ndarray]:
         """Every integer of the portable file on the first images, by LiteRT's default."""
-        return run_here(exposed(self.pair.portable), *DEFAULT, self.images[: FLAGS.images])
+        return run_here(self.exposed(self.pair.portable), *DEFAULT, self.images[: FLAGS.images])
+
+    def exposed(self, content: bytes) -> bytes:
+        """A file with every output that the proof holds for."""
+        return exposed(content, {name for name, _ in self.pair.proof.problems})
 
     def answers(self, content: bytes) -> np.ndarray:
         """Classes of all images, by LiteRT's default."""
         return run_here(content, *DEFAULT, self.images)[0].argmax(-1)
 
-    def accuracy(self, answers: np.ndarray) -> float:
+    def accuracy(self, answers: np.ndarray) -> float | None:
         """The share of right answers."""
-        return float(np.mean(answers == self.labels))
+        return None if self.labels is None else float(np.mean(answers == self.labels))
 
 
 def original_integers(subject: Subject) -> dict:
     """Those of the original file that other kernels of LiteRT compute otherwise than its default."""
-    content, few = exposed(subject.pair.original), subject.images[:FEW]
+    content, few = subject.exposed(subject.pair.original), subject.images[:FEW]
     expected = run_here(content, *DEFAULT, few)
     return {kernels: count(expected, run_here(content, kernels, 1, few)) for kernels in ("builtin", "reference")}
 
@@ -171,7 +180,7 @@ def measure(subject: Subject, found: dict, keep: Callable[[dict], None]) -> None
         if name not in found:
             found[name] = part(subject)
             keep(found)
-    content = exposed(subject.pair.portable)
+    content = subject.exposed(subject.pair.portable)
     for name, wanted in runtimes_left(found).items():
         images = subject.images[:wanted]
         if name in HERE:
@@ -206,9 +215,17 @@ def main(argv) -> None:
         proof = json.loads(json.dumps(dataclasses.asdict(pair.proof)))
         if found.get("proof") != proof:
             found = {"proof": proof}
-        images, labels = (values[: FLAGS.accuracy_images] for values in data.test)
-        measure(Subject(pair, images, labels), found, functools.partial(_keep, path))
+        measure(_subject(CASES[case], pair, data), found, functools.partial(_keep, path))
     print(table())
+
+
+def _subject(case: Case, pair: Pair, data: datasets.Images) -> Subject:
+    images, labels = (values[: FLAGS.accuracy_images] for values in data.test)
+    images = images.repeat(case.repeated, 1).repeat(case.repeated, 2)
+    graph = read_model(pair.original).subgraphs[0]
+    if graph.tensors[graph.inputs[0]].type == schema.TensorType.INT8:
+        images = (images ^ 128).view(np.int8)
+    return Subject(pair, images, labels if case.labelled else None)
 
 
 def _keep(path, found: dict) -> None:

@@ -103,5 +103,5 @@ def _costs(found: dict) -> tuple[str, ...]:
     )
 
 
-def _percentages(shares: list[float], between: str = ", ") -> str:
-    return between.join(f"{share:.2%}" for share in shares)
+def _percentages(shares: list[float | None], between: str = ", ") -> str:
+    return between.join(f"{share:.2%}" for share in shares if share is not None) or "-" * bool(shares)

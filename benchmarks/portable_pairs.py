@@ -119,6 +119,12 @@ def _converted(name: str, data: datasets.Images) -> Pair:
     return Pair(original, *rewritten(original), tuple(_control_of_file(original, seed) for seed in range(CONTROLS)))
 
 
+def _of_mlperf(name: str) -> Pair:
+    """An int8 file of MLPerf Tiny's repository, https://github.com/mlcommons/tiny, benchmark/training."""
+    original = (pathlib.Path(FLAGS.pretrained_dir) / f"{name}.tflite").read_bytes()
+    return Pair(original, *rewritten(original), tuple(_control_of_file(original, seed) for seed in range(CONTROLS)))
+
+
 def _control_of_file(content: bytes, seed: int) -> bytes:
     """The file with the scale of each channel of its kernels times 1 within 0.1 %, the real biases as they were."""
     rng, model = np.random.default_rng(seed), read_model(content)
@@ -139,10 +145,14 @@ class Case:
     Attributes:
       make: from a data set to the pair.
       dataset: which, of `examples.datasets`.
+      repeated: how often each of the data set's pixels is, in height and width.
+      labelled: whether the file was trained on the data set.
     """
 
     make: Callable[[datasets.Images], Pair]
     dataset: str = "cifar10"
+    repeated: int = 1
+    labelled: bool = True
 
 
 def _of_model(make: Callable[[datasets.Images], keras.Model], dataset: str = "cifar10") -> Case:
@@ -158,6 +168,8 @@ CASES: dict[str, Case] = {
     "ResNet-20 W2A2 trained": _of_model(lambda data: _of_papers("resnet20", "SAT W2A2", data)),
     "TensorFlow int8 ResNet-20": Case(lambda data: _converted("resnet20", data)),
     "TensorFlow int8 ResNet-8": Case(lambda data: _converted("resnet8", data)),
+    "MLPerf Tiny int8 ResNet-8": Case(lambda data: _of_mlperf("pretrainedResnet_quant")),
+    "MLPerf Tiny int8 MobileNetV1 0.25": Case(lambda data: _of_mlperf("vww_96_int8"), repeated=3, labelled=False),
     "MobileNetV1 W4A4 trained": _of_model(
         lambda data: _of_papers("mobilenet_v1", "SAT W4A4, two stages", data), "cifar100"
     ),

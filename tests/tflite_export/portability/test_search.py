@@ -77,6 +77,22 @@ def test_a_portable_scale_is_found_and_all_rules_agree(divisor, step, ends, seed
 
 
 @some
+@given(st.integers(0, 2**31), st.floats(1e-6, 1e-5))
+def test_a_channel_that_moves_by_less_than_a_level_keeps_its_scale(seed, step):
+    channels = drawn(seed, 1, step, SIGNED_8)
+    # Between two levels: a tie is within reach.
+    middle = np.random.default_rng(seed).integers(-100, 100, CHANNELS) + 0.5
+    channels = dataclasses.replace(channels, bias=np.rint(middle / channels.scales.exact).astype(np.int64))
+    assert bad_reachable_sums(channels)[1].any()
+    chosen, portable = with_choice(channels)
+    assert portable.all()
+    assert all(all_rules_agree(chosen, channel) for channel in range(CHANNELS))
+    reach = (channels.above - channels.below) * channels.scales.exact
+    assert reach.max() < 1
+    assert (np.abs(chosen.bias * chosen.scales.exact - middle) < reach + 0.01).all()
+
+
+@some
 @given(st.integers(0, 2**31))
 def test_with_one_scale_it_suits_all_channels(seed):
     chosen, portable = with_choice(drawn(seed, 4, 0.02, SIGNED_8, one_scale=True))
