@@ -42,6 +42,28 @@ def quantized(**options) -> tf_keras.Model:
     return satkeras.quantize_model(network(), calibration_data=images(), **options)
 
 
+def test_concatenations_groups_and_dilations_are_portable(tmp_path):
+    tf_keras.utils.set_random_seed(1)
+    image = layers.Input((8, 8, 3))
+    x = layers.Conv2D(8, 3, padding="same", activation="relu")(image)
+    grouped = layers.Conv2D(8, 3, padding="same", groups=2, activation="relu")(x)
+    dilated = layers.Conv2D(4, 3, padding="same", dilation_rate=2)(x)
+    x = layers.Conv2D(6, 1)(layers.Concatenate()([grouped, dilated, x]))
+    model = tf_keras.Model(image, layers.Dense(3)(layers.GlobalAveragePooling2D()(x)))
+    model = satkeras.quantize_model(model, weight_bits=4, activation_bits=4, calibration_data=images())
+    path = tmp_path / "p.tflite"
+    report = tflite_export.export_tflite(
+        tflite_export.portable_model(model), path, portable=True, verify_data=images(100)
+    )
+    assert report.portability.whole and report.verification.differing == 0
+    content = expose(make_plan(tflite_export.portable_model(model)), path.read_bytes())
+    codes = images(100).astype(np.uint8)
+    first, *others = (run(open_interpreter(content, kernels), codes) for kernels in RESOLVERS)
+    for other in others:
+        for expected, found in zip(first, other, strict=True):
+            np.testing.assert_array_equal(found, expected)
+
+
 WIDTHS = [
     {"weight_bits": 4, "activation_bits": 4},
     pytest.param({"weight_bits": 2, "activation_bits": 2, "scheme": "lsq"}, marks=pytest.mark.slow),
