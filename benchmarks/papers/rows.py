@@ -41,6 +41,7 @@ class Row:
       network: of the table's networks, where it is not the first.
       phases: of Quantization Networks, as `satkeras.set_phase` takes them, each an equal part of the epochs.
       plain: trains by Keras's own `compile` and `fit`, not by compiled epochs.
+      overrides: widths of layers of their own, as `quantize_model` takes them.
       optimizer: from the model, the learning rate, the number of steps and the weight decay to what trains it.
     """
 
@@ -55,6 +56,7 @@ class Row:
     network: str | None = None
     phases: tuple[str, ...] = ()
     plain: bool = False
+    overrides: Mapping[str, Mapping] = dataclasses.field(default_factory=dict)
     optimizer: Callable[..., keras.optimizers.Optimizer] = optimizers.sgd
 
 
@@ -166,7 +168,12 @@ def _quantized(row: Row, model: keras.Model, images: np.ndarray | None) -> keras
         return model
     weight_bits, activation_bits = row.bits
     return satkeras.quantize_model(
-        model, row.scheme, weight_bits=weight_bits, activation_bits=activation_bits, calibration_data=images
+        model,
+        row.scheme,
+        weight_bits=weight_bits,
+        activation_bits=activation_bits,
+        calibration_data=images,
+        overrides=row.overrides,
     )
 
 
