@@ -46,6 +46,12 @@ def parser() -> argparse.ArgumentParser:
     quantize.add_argument("--bits", type=int, default=4, help="of weights and activations (default 4)")
     quantize.add_argument("--weight_bits", help="of weights alone; for qn also ternary, 3bit+-2, 3bit+-4")
     quantize.add_argument("--activation_bits", type=int, help="of activations alone")
+    quantize.add_argument(
+        "--rounding",
+        default="output",
+        choices=["output", "nearest"],
+        help="integers of weights by their layers' outputs (default), or the nearest: faster, and to be trained on",
+    )
     quantize.add_argument("--input_range", nargs=2, type=float, default=(0.0, 255.0), metavar=("LOW", "HIGH"))
 
     export = add("export", "write a quantized model as a .tflite file", model="MODEL", path="OUT.tflite")

@@ -45,6 +45,7 @@ def quantize(arguments) -> int:
         activation_bits=activation_bits,
         input_range=tuple(arguments.input_range),
         calibration_data=read_data(arguments.data),
+        rounding=arguments.rounding,
     )
     satkeras.save_model(quantized, arguments.path)
     return _print_summary(quantized, arguments.json)

@@ -11,6 +11,7 @@ import tensorflow as tf
 import tf_keras
 from tf_keras import layers
 
+import satkeras as library
 import tflite_export
 from tflite_export.__main__ import main, parser
 from tflite_export.commands import read_data
@@ -54,6 +55,17 @@ def printed(capsys):
 def test_a_file_is_its_models(exported, capsys):
     assert satkeras(exported, "verify", "@m.tflite", "@q.keras", "--data=@images.npy", "--json") == 0
     assert printed(capsys) == {"images": 8, "differing": 0, "problems": []}
+
+
+def test_what_is_not_trained_is_rounded_by_outputs_unless_told_otherwise(exported):
+    assert satkeras(exported, "quantize", "@float.keras", "@b.keras", "--data=@images.npy", "--rounding=nearest") == 0
+    images = np.load(exported / "images.npy").astype(np.float32)
+    given = {"weight_bits": 4, "activation_bits": 4, "calibration_data": images}
+    for name, rounding in (("q", "output"), ("b", "nearest")):
+        expected = library.quantize_model(exported / "float.keras", rounding=rounding, **given)
+        found = library.load_model(exported / f"{name}.keras")
+        for one, other in zip(found.get_weights(), expected.get_weights(), strict=True):
+            np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize("target", ["coral", "micro", "litert-packed"])
