@@ -15,7 +15,7 @@ from satkeras.models.graph import Graph, read_graph
 from satkeras.models.insertion import has_quantizer, quantizes_tensor
 from satkeras.models.layers import Kind, kind_of
 from tflite_export.lowering.lower import make_plan
-from tflite_export.operators import LinearOperator
+from tflite_export.operators import LinearOperator, Multiply
 from tflite_export.plan import Plan
 from tflite_export.portability.gates import gate_choices
 from tflite_export.portability.plans import channels_of
@@ -50,7 +50,8 @@ def portable_model(model: keras.Model) -> keras.Model:
     model = opened(model)
     require_quantized(model, "portable_model")
     model = without_choices(model)
-    choices = _choices(make_plan(model))
+    plan = make_plan(model)
+    choices = _choices(plan)
     even = _to_be_even(read_graph(model), choices)
     if even:
         model = with_channel_scales(model, (), even)
@@ -58,7 +59,9 @@ def portable_model(model: keras.Model) -> keras.Model:
     changed = {call: _scale(*found) for call, found in choices.items() if found[1].changes}
     copy = with_channel_scales(model, changed)
     set_channel_scales(copy, changed)
-    gates = gate_choices(make_plan(copy))  # which integers occur together depends on the scales
+    multiplies = any(isinstance(operator, Multiply) for operator in plan.operators)
+    # Which integers occur together depends on the scales.
+    gates = gate_choices(make_plan(copy)) if multiplies else {}
     if gates:
         copy = with_chosen_levels(copy, {call: choice.place for call, choice in gates.items()})
         set_channel_scales(copy, changed)

@@ -65,7 +65,8 @@ def chosen_levels(walk, node: Node, layer) -> Tensor:
         raise Problem("its numbers belong to another grid: decide them anew by tflite_export.portable_model")
     output = chosen_tensor(x, codes, factor, walk.named(node.name), node.name)
     writer = walk.operators[-1]
-    if layer.keeps_integers and writer.output is x and len(walk.graph.consumers(node.inputs[0])) == 1:
+    is_last = writer.output is x and writer.layers and len(walk.graph.consumers(node.inputs[0])) == 1
+    if layer.keeps_integers and is_last:
         rescaled = _onto(writer, output, factor, node.name)
         if rescaled is not None:
             walk.operators[-1] = rescaled
