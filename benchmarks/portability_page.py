@@ -45,7 +45,7 @@ portable file, and of *controls*, the original with every channel's scale change
 taking turns.
 
 A mean of whole images becomes a sum of ones in files of TensorFlow's converter; XNNPACK is slow at its 64 taps. The
-latencies were measured on a machine that did nothing else, but for those of MLPerf's files and of MobileNetV3.
+latencies were measured on a machine that did nothing else; of one file two measurements still differ by up to 0.04.
 
 Targets: accuracy within the controls' spread below 8 bits, at most 0.15 points lower at 8; size 1.03, latency 1.02 at
 most. The MobileNets and W7A8 meet the accuracy's. The other four of ResNet-20 below 8 bits end 0.1 to 0.2 points below
