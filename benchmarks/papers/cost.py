@@ -89,8 +89,9 @@ def table(found: list[dict]) -> str:
                 rows.append((network, variant, f"{cost['milliseconds']:.1f}", ratio, peak, _place(result)))
     return results.page(
         "A training step, whole epochs compiled",
-        "`python -m benchmarks.papers.cost`: 32x32 images, batch 128, by XLA on a GPU.\n\nTarget: SAT W4A4 at most "
-        "1.10 times float on a GPU.",
+        "`python -m benchmarks.papers.cost`: 32x32 images, batch 128, by XLA on a GPU, without on a CPU, where a row "
+        "is the fastest of twelve rounds of five steps.\n\nTarget: SAT W4A4 at most 1.10 times float on a GPU "
+        "(not run yet).",
         ("network", "variant", "ms a step", "time / float", "peak memory / float", "machine"),
         rows,
     )
