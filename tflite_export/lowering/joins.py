@@ -51,7 +51,8 @@ def _close(emit, parents, walk, pending: Pending, output: Tensor, activation: Ac
 
 def _on_grid_of(output: Tensor, walk, x: "Tensor | Pending", node: Node) -> Tensor:
     if isinstance(x, Pending):
-        return close_on(walk, x, dataclasses.replace(output, name=walk.named(node.name), shape=node.shape, layer=None))
+        x = close_on(walk, x, dataclasses.replace(output, name=walk.named(node.name), shape=node.shape, layer=None))
+        # An ADD may have moved its scale by some millionths, which is another grid to a runtime.
     has_its_grid = (x.scale, x.zero_point, x.step) == (output.scale, output.zero_point, output.step)
     if has_its_grid and output.lowest <= x.lowest and x.highest <= output.highest:
         return x

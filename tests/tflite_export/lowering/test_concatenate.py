@@ -5,12 +5,13 @@ import pytest
 import tf_keras
 from tf_keras import layers
 
+import satkeras
 from satkeras.models.quantize_configs import OutputQuantizeConfig
 from satkeras.models.wrapper import QuantizeWrapper
 from satkeras.quantizers import InputQuantizer, PACTQuantizer
 from tflite_export.file.writer import write_file
 from tflite_export.lowering.lower import make_plan
-from tflite_export.operators import Concatenation, Maximum, MultiplyConstant
+from tflite_export.operators import Add, Concatenation, Maximum, MultiplyConstant
 from tflite_export.verification.interpreter import open_interpreter, run
 from tflite_export.verification.twin import build_twin
 from tflite_export.verification.verify import breaches, verify
@@ -34,6 +35,23 @@ def model_of(clips, joined: float, axis=-1, bits=8, signed=False, relu=False) ->
 
 
 IMAGES = np.random.default_rng(0).integers(-128, 128, (4, 4, 4, 3)).astype(np.float32)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_sums_whose_scales_were_moved_are_brought_to_one_grid(seed):
+    tf_keras.utils.set_random_seed(seed)
+    image = layers.Input((8, 8, 3))
+    one, other, third, fourth = (layers.Conv2D(4, 3, padding="same")(image) for _ in range(4))
+    x = layers.Concatenate()([layers.Add()([one, other]), layers.Add()([third, fourth])])
+    images = np.random.default_rng(0).integers(0, 256, (16, 8, 8, 3)).astype(np.float32)
+    model = satkeras.quantize_model(tf_keras.Model(image, layers.Conv2D(2, 1)(x)), calibration_data=images)
+    plan = make_plan(model)
+    (join,) = (operator for operator in plan.operators if isinstance(operator, Concatenation))
+    assert {x.scale for x in join.inputs} == {join.output.scale}
+    moved = [one.output.scale for one in plan.operators if isinstance(one, Add)]
+    assert any(scale != join.output.scale for scale in moved), "otherwise this tests nothing"
+    for kernels in ("xnnpack", "reference"):
+        assert breaches(verify(model, plan, write_file(plan), [images], kernels)) == []
 
 
 @pytest.mark.parametrize("axis", [-1, 1, 2, 3])
