@@ -136,6 +136,10 @@ class Operator(abc.ABC):
         """How far beyond half a level a float32 computation of the same result may lie from `compute`'s, in levels."""
         return 1e-3
 
+    def on_step(self, output: Tensor, factor: float) -> "Operator | None":
+        """What writes the same integers where a step is `factor` times as large; None if that takes a table."""
+        return None
+
     def write(self, file) -> None:
         """Adds itself to a file; see `tflite_export.file.writer.FileWriter`."""
         constants = [file.constant(constant) for constant in self.constants()]

@@ -9,19 +9,8 @@ from satkeras.models.layers import fixed_grid
 from satkeras.quantizers.int8 import narrowed
 from tflite_export.lowering.grids import require_true_scale
 from tflite_export.lowering.pending import Problem
-from tflite_export.operators import (
-    L2Normalization,
-    LeakyRelu,
-    LinearOperator,
-    Logistic,
-    Lookup,
-    MultiplyConstant,
-    PRelu,
-    Softmax,
-    Table,
-    Tanh,
-)
-from tflite_export.plan import Operator, Tensor
+from tflite_export.operators import L2Normalization, LeakyRelu, Logistic, Lookup, PRelu, Softmax, Tanh
+from tflite_export.plan import Tensor
 from tflite_export.portability.gates import chosen_tensor
 from tflite_export.portability.plans import evidence
 
@@ -66,32 +55,12 @@ def chosen_levels(walk, node: Node, layer) -> Tensor:
     output = chosen_tensor(x, codes, factor, walk.named(node.name), node.name)
     writer = walk.operators[-1]
     is_last = writer.output is x and writer.layers and len(walk.graph.consumers(node.inputs[0])) == 1
-    if layer.keeps_integers and is_last:
-        rescaled = _onto(writer, output, factor, node.name)
-        if rescaled is not None:
-            walk.operators[-1] = rescaled
-            return output
+    rescaled = writer.on_step(output, factor) if layer.keeps_integers and is_last else None
+    # A multiplier is what it was, up to float32's rounding, which must not decide whether runtimes agree.
+    if rescaled is not None and (evidence(rescaled)[1] is None or evidence(writer)[1] is not None):
+        walk.operators[-1] = dataclasses.replace(rescaled, layers=(*writer.layers, node.name))
+        return output
     return walk.append(Lookup((x,), output, narrowed(codes, np.int8), layers=(node.name,)))
-
-
-def _onto(writer: Operator, output: Tensor, factor: float, layer: str) -> Operator | None:
-    """What writes the same integers on a grid whose step is `factor` times as large; None if that takes a table."""
-    changes = {"output": output, "layers": (*writer.layers, layer)}
-    if isinstance(writer, Lookup):
-        return dataclasses.replace(writer, **changes)
-    if isinstance(writer, Table):
-        table = narrowed(writer.table("xnnpack"), np.int8)
-        return Lookup(writer.inputs, output, table, layers=changes["layers"], sources=writer.sources)
-    if isinstance(writer, MultiplyConstant):
-        rescaled = dataclasses.replace(writer, constant_scale=np.float32(writer.constant_scale * factor), **changes)
-    elif isinstance(writer, LinearOperator):
-        rescaled = dataclasses.replace(
-            writer, weight_scale=(writer.weight_scale * factor).astype(np.float32), **changes
-        )
-    else:
-        return None
-    # The multiplier is what it was, up to float32's rounding, and portable if that does not decide.
-    return rescaled if evidence(rescaled)[1] is None else None
 
 
 def leaky_relu(walk, node: Node, layer) -> Tensor:

@@ -16,7 +16,7 @@ from tflite_export.operators.movement import (
 )
 from tflite_export.operators.pooling import AveragePool, MaxPool
 from tflite_export.operators.resizing import ResizeBilinear
-from tflite_export.operators.tables import HardSwish, L2Normalization, LeakyRelu, Logistic, PRelu, Softmax, Table, Tanh
+from tflite_export.operators.tables import HardSwish, L2Normalization, LeakyRelu, Logistic, PRelu, Softmax, Tanh
 from tflite_export.operators.transposed import TransposeConvolution
 from tflite_export.operators.window import Window
 
@@ -52,7 +52,6 @@ __all__ = [
     "SpaceToDepth",
     "StridedSlice",
     "Subtract",
-    "Table",
     "Tanh",
     "Transpose",
     "TransposeConvolution",

@@ -240,6 +240,9 @@ class MultiplyConstant(Product, ConstantOperator):
     def scales(self):
         return self.inputs[0].scale, self.constant_scale
 
+    def on_step(self, output, factor):
+        return dataclasses.replace(self, output=output, constant_scale=np.float32(self.constant_scale * factor))
+
     def compute(self, values, kernels):
         product = (values[0] - self.inputs[0].zero_point) * (self.integer - self.constant_zero_point)
         return stored(self.levels(product, kernels), self.output, self.activation)

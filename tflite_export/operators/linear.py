@@ -97,6 +97,9 @@ class LinearOperator(Operator):
         nearly_one_too = self.exact_multiplier * (1 + 2.0**-22)  # a product of scales in float32 may round up to it
         return np.int64(2**31 - 1) >> np.maximum(quantize_multiplier(nearly_one_too)[1], 0)
 
+    def on_step(self, output, factor):
+        return dataclasses.replace(self, output=output, weight_scale=(self.weight_scale * factor).astype(np.float32))
+
     def bounds(self) -> np.ndarray:
         """int64 (channels,): what no partial sum's magnitude exceeds, the bias included, for any input.
 

@@ -27,6 +27,9 @@ class Lookup(Operator):
     def compute(self, values, kernels):
         return tf.gather(tf.constant(self.table, tf.float32), tf.cast(values[0], tf.int32) + 128)
 
+    def on_step(self, output, factor):
+        return dataclasses.replace(self, output=output)
+
     def constants(self):
         scale = np.array([self.output.scale], np.float32)
         table = Constant(f"{self.output.name}/table", narrowed(self.table, np.int8), scale, self.output.zero_point)

@@ -11,6 +11,7 @@ from satkeras.quantizers.int8 import narrowed
 from tflite_export.operators import fixed_point
 from tflite_export.operators.activation import stored
 from tflite_export.operators.arithmetic import quantize_multiplier, round_twice
+from tflite_export.operators.lookup import Lookup
 from tflite_export.plan import Constant, Operator
 
 
@@ -101,6 +102,10 @@ class Table(Operator):
 
     def compute(self, values, kernels):
         return tf.gather(tf.constant(self.table(kernels), tf.float32), tf.cast(values[0], tf.int32) + 128)
+
+    def on_step(self, output, factor):
+        table = narrowed(self.table("xnnpack"), np.int8)
+        return Lookup(self.inputs, output, table, layers=self.layers, sources=self.sources)
 
     @abc.abstractmethod
     def table(self, kernels: str) -> np.ndarray:

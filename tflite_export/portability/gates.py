@@ -42,6 +42,11 @@ class GateChoice:
     codes: np.ndarray
     factor: float
 
+    @property
+    def keeps_integers(self) -> bool:
+        """Whether each stays what it is, which costs no operator."""
+        return np.array_equal(self.codes, _CODES)
+
 
 def gate_of(operator: Multiply, plan: Plan) -> int:
     """The place of the input that had better be the gate: the smaller tensor, else a table's, else the later one."""
@@ -88,8 +93,7 @@ def portable_gate(operator: Multiply, place: int, occurring: Sequence[np.ndarray
     cases = occurring or all_pairs(operator.inputs)
     choices = [_choice(operator, place, factor, cases) for factor in (_MORE_FACTORS if occurring else _FACTORS)]
     errors = np.array([_error(gate, choice) for choice in choices])
-    # A gate that keeps its integers costs no operator.
-    changed = [choice.codes is not _CODES for choice in choices]
+    changed = [not choice.keeps_integers for choice in choices]
     for index in np.lexsort((errors, changed)):
         if errors[index] > _LARGEST_ERROR:
             continue
