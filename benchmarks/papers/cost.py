@@ -77,22 +77,22 @@ def measure(network: str, variants: list[str], images: int, rounds: int) -> dict
     }
 
 
-def table(found: list[dict]) -> str:
+def table(found: dict) -> str:
     """All results in Markdown."""
     rows = []
-    for result in found:
+    for result in found["machines"]:
+        rounds = f"{result['rounds']} of {result['images'] // BATCH_SIZE} steps"
         for network, variants in result["networks"].items():
             base = variants["float"]
             for variant, cost in variants.items():
                 ratio = f"{cost['milliseconds'] / base['milliseconds']:.2f}"
                 peak = f"{cost['peak_mib'] / base['peak_mib']:.2f}" if cost["peak_mib"] else ""
-                rows.append((network, variant, f"{cost['milliseconds']:.1f}", ratio, peak, _place(result)))
+                rows.append((network, variant, f"{cost['milliseconds']:.1f}", ratio, peak, _place(result), rounds))
     return results.page(
         "A training step, whole epochs compiled",
-        "`python -m benchmarks.papers.cost`: 32x32 images, batch 128, by XLA on a GPU, without on a CPU, where a row "
-        "is the fastest of twelve rounds of five steps.\n\nTarget: SAT W4A4 at most 1.10 times float on a GPU "
-        "(not run yet).",
-        ("network", "variant", "ms a step", "time / float", "peak memory / float", "machine"),
+        "`python -m benchmarks.papers.cost`: 32x32 images, batch 128, by XLA on a GPU, without on a CPU; each "
+        "variant's fastest round.\n\nTarget: SAT W4A4 at most 1.10 times float on a GPU.",
+        ("network", "variant", "ms a step", "time / float", "peak memory / float", "machine", "rounds"),
         rows,
     )
 
@@ -107,14 +107,14 @@ def main(argv) -> None:
         raise app.UsageError(f"Unexpected arguments: {argv[1:]}")
     variants = [name for name in VARIANTS if name == "float" or fnmatch.fnmatchcase(name, FLAGS.only)]
     known = (results.read(RESULTS.with_suffix(".json")) or {"machines": []})["machines"]
-    result: dict = {**machine(), "networks": {}}
+    result: dict = {**machine(), "images": FLAGS.images, "rounds": FLAGS.rounds, "networks": {}}
     others = [other for other in known if _place(other) != _place(result)]
     for network in FLAGS.networks:
         result["networks"][network] = measure(network, variants, FLAGS.images, FLAGS.rounds)
-        found = [*others, result]
-        results.publish(RESULTS, {"machines": found}, table(found))
+        found = {"machines": [*others, result]}
+        results.publish(RESULTS, found, table(found))
         keras.backend.clear_session()
-    print(table([*others, result]))
+    print(table({"machines": [*others, result]}))
 
 
 if __name__ == "__main__":

@@ -59,8 +59,8 @@ Found so far, by one seed, so that differences below a point say little: SAT W4A
 that it comes from, and half a point below the float network trained as long; PACT and LSQ by the same recipe come
 as far. The clamped first stage, which with the rescale as printed stayed at 60.1 %, trains like float by the rules:
 0.8 points below at its end (target 0.5), and W4A4 from it 0.6 below W4A4 from float (64.7 % as printed). The run in
-small is a restart at the full learning rate, as MobileNetV1's. Not run yet: the other seeds, the rows without the
-rescale and with the other one (the float network's weights were not kept), the teacher."""
+small is a restart at the full learning rate, as MobileNetV1's. Not run yet: the other seeds, W8A8 in full, the rows
+without the rescale and with the other one (the float network's weights were not kept), the teacher."""
 V1_FINDINGS = """\
 Found so far, by one or two seeds: here the paper's two stages are the best recipe by far, 2.5 points above the
 float network trained as long and above SAT, PACT and LSQ from float; the clamped stage alone is 2.1 above float.

@@ -22,6 +22,7 @@ from benchmarks import (
     temperature,
     training_step,
 )
+from benchmarks.papers import cost
 from benchmarks.papers import page as papers_page
 from benchmarks.papers.rows import Place
 from benchmarks.papers.tables import TABLES
@@ -37,7 +38,7 @@ def test_a_page_is_made_of_all_its_results(benchmark):
     assert benchmark.RESULTS.with_suffix(".md").read_text() == benchmark.table()
 
 
-@pytest.mark.parametrize("benchmark", [devices, edgetpu, export_time, latency, training_step])
+@pytest.mark.parametrize("benchmark", [cost, devices, edgetpu, export_time, latency, training_step])
 def test_a_page_is_made_of_its_result(benchmark):
     found = results.read(benchmark.RESULTS.with_suffix(".json"))
     assert benchmark.RESULTS.with_suffix(".md").read_text() == benchmark.table(found)

@@ -167,6 +167,7 @@ def test_costs_are_ratios_to_float():
     found = cost.measure("ResNet-20", ["float"], images=128, rounds=1)
     assert found["float"]["milliseconds"] > 0
     found["SAT W4A4"] = {"milliseconds": 1.5 * found["float"]["milliseconds"], "peak_mib": None}
-    text = cost.table([{"machine": "here", "card": "none", "networks": {"ResNet-20": found}}])
+    here = {"machine": "here", "card": "none", "images": 128, "rounds": 1, "networks": {"ResNet-20": found}}
+    text = cost.table({"machines": [here]})
     assert "| ResNet-20 | SAT W4A4 |" in text
     assert "| 1.50 |  | here |" in text
