@@ -23,6 +23,13 @@ your model, call by call, and `quantize_model` refuses what is not here before a
 | a layer ... | layers |
 | --- | --- |
 """
+FOLLOWED = """
+
+## Layers, models and activation functions of your own
+
+A `Layer` or `Model` subclass inside a model, a whole subclassed model of one input, a `TimeDistributed` layer, a Lambda
+and a function given as `activation=` are followed: what counts are the layers and operators that the code calls. Its
+weights are those of layers; it adds no losses or metrics, and calls the same in training as at inference."""
 
 
 def page() -> str:
@@ -33,10 +40,12 @@ def page() -> str:
     return (
         HEAD
         + "\n".join(rows)
+        + FOLLOWED
         + "\n\n## TensorFlow operators in a functional model, and Lambdas of them\n\n"
         + ", ".join(f"`tf.{name}`" for name in sorted(OPERATORS))
         + "\n\n## Operations of Keras 3\n\n"
         + ", ".join(f"`{name}`" for name in sorted(OPERATIONS))
+        + "; with TensorFlow as its backend also what is made of the operators above"
         + "\n\n## Activation functions, as an argument or as a layer\n\n"
         + ", ".join(f"`{name}`" for name in supported_functions())
         + "\n\n## What is refused, and the way out\n\n| names with | way out |\n| --- | --- |\n"

@@ -106,6 +106,11 @@ def takes_training(layer) -> bool:
     return "training" in layer._call_spec.arg_names
 
 
+def adds_losses(layer) -> bool:
+    """Whether a layer's call, or that of a layer inside it, adds losses or metrics to it."""
+    return any(each._losses or each._metrics for each in layer._flatten_layers())
+
+
 def is_functional(layer) -> bool:
     """Whether a layer is a model of Keras calls that can be read one by one: its `call` is Keras' own, and built."""
     own_call = type(layer).call in (Functional.call, keras.Sequential.call)

@@ -28,6 +28,7 @@ from satkeras.models.checks import (
     require_same_input_range,
     require_supported,
 )
+from satkeras.models.followed import functional
 from satkeras.models.graph import Graph, build_model, in_form_of, read_graph
 from satkeras.models.insertion import float_weights, has_quantizer, new_name, with_quantizers, without_quantizers
 from satkeras.models.keras3 import as_tf_keras
@@ -70,7 +71,8 @@ def quantize_model(
     Args:
       model: a built functional or Sequential model of tf_keras or of Keras 3, the path of a `.keras` or `.h5` file of
         one, or a model that this function returned. It may hold other models, TensorFlow operators and
-        Lambdas of them, and preprocessing: see `check_model` for what becomes of them.
+        Lambdas of them, preprocessing, and layers of your own classes, if they are made of all these: see `check_model`
+        for what becomes of them. A subclassed tf_keras model of one input is taken, too, once it was built.
       scheme: a name in `satkeras.SCHEMES` ("sat", "dorefa", ...) or a `Scheme`.
       weight_bits: 2 to 8, or None for full precision; as the scheme says (4) by default. For "qn" 1 to 5, 8, and
         levels by name: "ternary" (its default), "3bit+-2", "3bit+-4".
@@ -125,7 +127,7 @@ def quantize_model(
             "Received: calibration_data=None"
         )
     base = scheme_named(scheme).with_bits(*_bits(scheme_named(scheme), weight_bits, activation_bits))
-    model = as_tf_keras(model)
+    model = functional(as_tf_keras(model), input_shape)
     require_quantizable(model, "quantize_model")
     require_no_loose_losses(model)
     float_model = strip(model) if is_quantized(model) else model
@@ -179,7 +181,7 @@ def check_model(model, input_shape: tuple[int, ...] | None = None, outputs: Sequ
     Raises:
       TypeError, ValueError: as `quantize_model` for what is no model that can be read layer by layer.
     """
-    model = as_tf_keras(model)
+    model = functional(as_tf_keras(model), input_shape)
     require_quantizable(model, "check_model")
     return core_model(strip(model) if is_quantized(model) else model, input_shape, outputs)
 

@@ -77,14 +77,20 @@ def require_quantizable(model, caller: str) -> None:
     """Raises unless `model` is a float model, or one with satkeras quantizers, that can be read layer by layer.
 
     Raises:
-      TypeError: not a tf_keras model; ValueError: subclassed, unbuilt, empty, quantized by tfmot itself, or with
-        weights that are not finite.
+      TypeError: not a tf_keras model; ValueError: subclassed and not followed, unbuilt, empty, quantized by tfmot
+        itself, or with weights that are not finite.
     """
     _require_tf_keras(model, caller)
     if not isinstance(model, keras.Sequential) and not model._is_graph_network:
+        problem = (
+            "whose call cannot be followed: for that it may use layers and TensorFlow functions alone. Else call its "
+            "layers on a tf_keras.Input and make a tf_keras.Model of inputs and outputs"
+            if model.built
+            else f"not built: call {model.name}.build((None, height, width, channels)) first"
+        )
         raise ValueError(
-            f"{caller} needs a functional or Sequential model. Received: subclassed {model.name!r}, whose layers "
-            "cannot be seen from outside: call them on a tf_keras.Input and make a tf_keras.Model of inputs and outputs"
+            f"{caller} needs a functional or Sequential model, or a subclassed one of one input that was built. "
+            f"Received: subclassed {model.name!r}, {problem}"
         )
     if not model.layers:
         raise ValueError(f"{caller} needs a model with layers. Received: {model.name!r}, which is empty")

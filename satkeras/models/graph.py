@@ -10,7 +10,7 @@ from typing import Any
 import tensorflow as tf
 
 from satkeras._compat import LayerCall, call_of, inner_inputs, is_functional, is_symbolic, keras, takes_training
-from satkeras.models.lambdas import traced
+from satkeras.models.followed import followed, function_of
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -71,15 +71,20 @@ class Graph:
         return found
 
 
-def read_graph(model: keras.Model) -> Graph:
+def read_graph(model: keras.Model, path: str = "") -> Graph:
     """The calls that lead from a functional or Sequential model's inputs to its outputs.
 
     Functional and Sequential models inside it, at any depth, are read as their own calls: a layer `conv` inside `base`
-    is called `base/conv`. A Lambda is read as the TensorFlow operators that it calls, where Keras can follow it.
+    is called `base/conv`. A Lambda, and a layer of a class that is not Keras', is read as the layers and TensorFlow
+    operators that it calls, where Keras can follow it.
+
+    Args:
+      model: functional or Sequential.
+      path: what the names of all calls but the inputs' begin with.
     """
     reader = _Reader()
     inputs = [reader.append(tensor, call_of(tensor).layer.name) for tensor in model.inputs or []]
-    outputs = reader.read(model, inputs, "", None)
+    outputs = reader.read(model, inputs, path, None)
     return Graph(tuple(reader.nodes), tuple(inputs), tuple(outputs), model.name)
 
 
@@ -121,7 +126,7 @@ class _Reader:
             inputs = tuple(known[_key(value)] for value in call.inputs)
             training = training if takes_training(call.layer) else None
             return {_key(tensor): self.append(tensor, name, inputs, args, kwargs, training)}
-        given = inner_inputs(inner, args[0] if args else kwargs["inputs"])
+        given = inner_inputs(inner, (args[0] if len(args) == 1 else args) if args else kwargs["inputs"])
         results = self.read(inner, given, f"{name}/", training)
         return {_key(result): node for result, node in zip(call.outputs, results, strict=True)}
 
@@ -136,16 +141,18 @@ class _Reader:
             number += 1
             unique = f"{name}_{number}"
         self._names.add(unique)
-        node = Node(unique, layer, inputs, tuple(tensor.shape[1:]), training, tensor, args, kwargs or {}, index)
+        shape = () if tensor.shape.rank is None else tuple(tensor.shape[1:])  # that of a Python function in a graph
+        node = Node(unique, layer, inputs, shape, training, tensor, args, kwargs or {}, index)
         self.nodes.append(node)
         return node
 
 
 def _inner_model(call: LayerCall) -> keras.Model | None:
-    """The model whose calls stand for one call: a nested model, or what a Lambda's function does."""
+    """The model whose calls stand for one call: a nested model, or what the code of a Lambda or own class does."""
     if is_functional(call.layer):
         return call.layer
-    return traced(call.layer, call.args[0]) if isinstance(call.layer, keras.layers.Lambda) and call.args else None
+    function = function_of(call.layer)
+    return followed(function, *call.args) if function and call.args and not set(call.kwargs) - {"training"} else None
 
 
 def _key(tensor) -> tuple[int, int, int]:

@@ -9,12 +9,14 @@ import os
 import pathlib
 import sys
 import zipfile
+from typing import Any
 
 import h5py
 import numpy as np
 
 from satkeras._compat import CustomScaleLayer, keras
 from satkeras.models.keras3_operations import OPERATIONS, activation_of
+from satkeras.models.unsupported import cannot_be_followed
 from satkeras.stored_code import code_in
 
 _FEW_SIZES = 128  # what an open size is while two models are compared
@@ -100,22 +102,23 @@ class _Conversion:
         self.layers: dict[int, keras.layers.Layer] = {}
         self.weights: list[tuple] = []
         self.problems: list[tuple[str, str, str]] = []
+        self._followed: dict[int, Any] = {}
 
     def prepare(self, graph) -> None:
         """Makes all layers of a functional model, and notes those that cannot be made."""
         for operation in graph.operations:
-            inner = getattr(operation, "_functional", operation)
             try:
-                if hasattr(inner, "_run_through_graph"):
-                    self.prepare(inner)
+                inner = self._model_in(operation)
+                if inner is not None:
+                    self.prepare(getattr(inner, "_functional", inner))
                 elif not hasattr(operation, "get_weights"):
                     if type(operation).__name__ not in OPERATIONS:
-                        raise ValueError("no operator of TensorFlow's is known for it; use a layer")
+                        _require_operators(operation)
                 elif type(operation).__name__ != "InputLayer":
                     self.layer(operation)
             except Exception as error:  # what tf_keras raises of a config that it does not know
                 problem = " ".join(str(error).split())[:300]
-                problem += "" if "; use" in problem else "; use layers that both have"
+                problem += "" if any(way in problem for way in ("; use", "file")) else "; use layers that both have"
                 self.problems.append((operation.name, type(operation).__name__, problem))
 
     def model(self, model) -> keras.Model:
@@ -127,20 +130,20 @@ class _Conversion:
 
     def _callable(self, operation):
         if not hasattr(operation, "get_weights"):
+            if type(operation).__name__ not in OPERATIONS:
+                return operation.call
             return lambda *args, **kwargs: OPERATIONS[type(operation).__name__](operation, *args, **kwargs)
         layer, parameters = self.layer(operation), inspect.signature(operation.call).parameters
+        inner = self._model_in(operation)
 
         def call(*args, **kwargs):
             # A node holds defaults, too: `training=True` of augmentation layers is not the user's.
             own = {key: value for key, value in kwargs.items() if not _is_default(parameters.get(key), value)}
-            result = layer(*args, **own)
+            takes_list = len(args) > 1 and not _is_keras3s(operation)
+            result = layer(list(args), **own) if takes_list else layer(*args, **own)
             pair = (operation, layer)
             own_weights = not isinstance(layer, keras.layers.Normalization)  # its mean and variance are in its config
-            if (
-                own_weights
-                and pair not in self.weights
-                and not hasattr(getattr(operation, "_functional", operation), "operations")
-            ):
+            if own_weights and pair not in self.weights and inner is None and not hasattr(layer, "layer"):
                 self.weights.append(pair)
             return result
 
@@ -149,19 +152,100 @@ class _Conversion:
     def layer(self, source) -> keras.layers.Layer:
         """The tf_keras layer of a Keras 3 layer, or the model of a nested one."""
         if id(source) not in self.layers:
-            nested = hasattr(getattr(source, "_functional", source), "_run_through_graph")
-            self.layers[id(source)] = self.model(source) if nested else _layer(source)
+            inner = self._model_in(source)
+            if inner is not None:
+                self.layers[id(source)] = self.model(inner)
+            elif type(source).__name__ == "TimeDistributed" and _is_keras3s(source):
+                layer = self.layer(source.layer)
+                self.layers[id(source)] = keras.layers.TimeDistributed(layer, name=source.name)
+                if self._model_in(source.layer) is None:
+                    self.weights.append((source.layer, layer))
+            else:
+                self.layers[id(source)] = _layer(source)
         return self.layers[id(source)]
+
+    def _model_in(self, operation):
+        """A nested model, or what the call of a layer of the user's class does as one; None for any other operation."""
+        if hasattr(getattr(operation, "_functional", operation), "_run_through_graph"):
+            return operation
+        if not hasattr(operation, "get_weights") or _is_keras3s(operation) or _is_function(operation):
+            return None
+        if id(operation) not in self._followed:
+            self._followed[id(operation)] = _followed(operation)
+        return self._followed[id(operation)]
 
 
 def _is_default(parameter, value) -> bool:
     return value is None or (parameter is not None and parameter.default is value)
 
 
+def _is_keras3s(operation) -> bool:
+    return type(operation).__module__.split(".")[0] == "keras"
+
+
+def _is_function(layer) -> bool:
+    """Whether a layer of the user's class is nothing but a function of tensors, alike in training."""
+    if layer._layers or layer.weights or "training" in inspect.signature(layer.call).parameters:
+        return False
+    return not _adds_losses(layer)
+
+
+def _adds_losses(layer) -> bool:
+    """Whether a call adds losses, which Keras 3 keeps of calls with values alone."""
+    keras3, arguments = sys.modules["keras"], layer._inbound_nodes[0].arguments
+    layer(
+        *keras3.tree.map_structure(
+            lambda x: np.zeros([size or _FEW_SIZES for size in x.shape], x.dtype), arguments.args
+        )
+    )
+    return bool(layer.losses)
+
+
+def _require_operators(operation) -> None:
+    """Raises unless an operation is made of TensorFlow's operators, which is so where they are Keras 3's backend."""
+    arguments = operation._inbound_nodes[0].arguments
+    args, kwargs = sys.modules["keras"].tree.map_structure(
+        lambda x: keras.Input(x.shape[1:], dtype=x.dtype) if hasattr(x, "_keras_history") else x,
+        (arguments.args, arguments.kwargs),
+    )
+    try:
+        operation.call(*args, **kwargs)
+    except Exception as error:  # whatever the operation raises of a tensor that is not its own
+        raise ValueError("no operator of TensorFlow's is known for it; use a layer") from error
+
+
+def _followed(layer):
+    """What the call of a layer of the user's class does, as a model of Keras 3.
+
+    Raises:
+      ValueError: it has weights or losses of its own, or does something else in training.
+    """
+    keras3, arguments = sys.modules["keras"], layer._inbound_nodes[0].arguments
+    own_weights = layer._trainable_variables or layer._non_trainable_variables
+    if own_weights or set(arguments.kwargs) - {"training"} or _adds_losses(layer):
+        raise ValueError(cannot_be_followed(type(layer).__name__))
+    inputs = keras3.tree.map_structure(lambda x: keras3.Input(x.shape[1:], dtype=x.dtype), list(arguments.args))
+    modes = (
+        [{"training": mode} for mode in (True, None)]
+        if "training" in inspect.signature(layer.call).parameters
+        else [{}]
+    )
+    try:
+        models = [keras3.Model(inputs, layer.call(*inputs, **mode), name=layer.name) for mode in modes]
+    except Exception as error:  # a stranger's function may raise anything
+        raise ValueError(cannot_be_followed(type(layer).__name__)) from error
+    if len({tuple(map(type, model.operations)) for model in models}) > 1:
+        raise ValueError(cannot_be_followed(type(layer).__name__))
+    return models[-1]
+
+
 def _layer(source) -> keras.layers.Layer:
+    if not _is_keras3s(source):
+        several = len(source._inbound_nodes[0].arguments.args) > 1
+        return keras.layers.Lambda((lambda xs: source.call(*xs)) if several else source.call, name=source.name)
     of_applications = {"CustomScaleLayer": CustomScaleLayer}
     cls = getattr(keras.layers, type(source).__name__, of_applications.get(type(source).__name__))
-    if cls is None or type(source).__module__.split(".")[0] != "keras":
+    if cls is None:
         raise ValueError("tf_keras has no such class; use layers that both have, or cut the model before it")
     if cls is keras.layers.Lambda:
         return cls(source.function, arguments=source.arguments, name=source.name)

@@ -1,5 +1,6 @@
 """Keras 3's operation nodes as TensorFlow operators, and its activation functions as those of tf_keras."""
 
+import numpy as np
 import tensorflow as tf
 
 from satkeras._compat import keras
@@ -21,20 +22,20 @@ def activation_of(function, convert):
       function: that of a Keras 3 layer: a function of `keras.activations`, a layer, or None.
       convert: makes a tf_keras layer of a Keras 3 layer.
 
-    Raises:
-      ValueError: tf_keras has none that computes the same.
+    Returns:
+      That of tf_keras which computes the same, or the function itself.
     """
     if function is None:
         return None
     if hasattr(function, "get_config") and hasattr(function, "call"):
         return convert(function)
-    name = str(_SAME_NAME.get(function.__name__, function.__name__))
+    name = getattr(function, "__name__", "")
+    name = _SAME_NAME.get(name, name)
     if name == "leaky_relu":
         return keras.layers.LeakyReLU(0.2)
-    found = _FUNCTIONS.get(name) or getattr(keras.activations, name, None)  # pyright: ignore[reportCallIssue]
-    if found is None or not function.__module__.startswith("keras."):
-        raise ValueError(f"tf_keras has no activation {name!r}; use one that both have")
-    return found
+    if not getattr(function, "__module__", "").startswith("keras."):
+        return function
+    return _FUNCTIONS.get(name) or getattr(keras.activations, name, function)  # pyright: ignore[reportCallIssue]
 
 
 def _activation(function):
@@ -82,6 +83,25 @@ def _unit(operation, x):
     return tf.math.l2_normalize(x, operation.axis)
 
 
+def _swapped(rank: int, one: int, two: int) -> list[int]:
+    axes = list(range(rank))
+    axes[one], axes[two] = axes[two], axes[one]
+    return axes
+
+
+def _moved(rank: int, source, destination) -> list[int]:
+    axes = np.empty(range(1, rank + 1))  # an array whose sizes tell its axes
+    return [size - 1 for size in np.moveaxis(axes, source, destination).shape]
+
+
+def _cropped(operation, x):
+    top, left = operation.top_cropping or 0, operation.left_cropping or 0
+    height, width = operation.target_height, operation.target_width
+    bottom = top + height if operation.bottom_cropping is None else x.shape[1] - operation.bottom_cropping
+    right = left + width if operation.right_cropping is None else x.shape[2] - operation.right_cropping
+    return x[:, top:bottom, left:right]
+
+
 def _resized(operation, x):
     return tf.image.resize(x, operation.size, operation.interpolation)
 
@@ -114,14 +134,18 @@ OPERATIONS = {
     "Squeeze": lambda operation, x: tf.squeeze(x, operation.axis),
     "ExpandDims": lambda operation, x: tf.expand_dims(x, operation.axis),
     "GetItem": lambda operation, x, key: x[key],
-    "Flip": lambda operation, x: tf.reverse(x, [operation.axis]),
+    "Swapaxes": lambda operation, x: tf.transpose(x, _swapped(len(x.shape), operation.axis1, operation.axis2)),
+    "Moveaxis": lambda operation, x: tf.transpose(x, _moved(len(x.shape), operation.source, operation.destination)),
+    "Flip": lambda operation, x: tf.reverse(x, np.ravel(operation.axis).tolist()),
+    "Take": lambda operation, x, indices: tf.gather(x, np.mod(indices, x.shape[operation.axis]), axis=operation.axis),
     "Mean": _reduced(tf.reduce_mean),
-    "Max": lambda operation, x: tf.reduce_max(x, operation.axis, operation.keepdims),
+    **dict.fromkeys(("Max", "Amax"), _reduced(tf.reduce_max)),
     "Pad": _padded,
     "Clip": lambda operation, x: tf.clip_by_value(x, operation.x_min, operation.x_max),
     "MaxPool": _pooled(tf.nn.max_pool2d),
     "AveragePool": _pooled(tf.nn.avg_pool2d),
     "Normalize": _unit,
     "Resize": _resized,
+    "CropImages": _cropped,
     "Cast": lambda operation, x: tf.cast(x, operation.dtype),
 }

@@ -1,5 +1,7 @@
 """Average pools that predict as the file does: on the grid of what they pool."""
 
+import math
+
 import tensorflow as tf
 
 from satkeras._compat import keras, serializable
@@ -40,5 +42,17 @@ class GridAveragePooling2D(_OnGrid, keras.layers.AveragePooling2D):
     """Keras' AveragePooling2D on the grid of its input."""
 
     def _sums(self, x):
+        if self.padding == "same":
+            windows = zip(x.shape[1:3], self.pool_size, self.strides, strict=True)
+            x = tf.pad(x, [(0, 0), *(_same_padding(*window) for window in windows), (0, 0)])
         ones = tf.ones((*self.pool_size, x.shape[-1], 1), x.dtype)
-        return tf.nn.depthwise_conv2d(x, ones, (1, *self.strides, 1), self.padding.upper())
+        # The kernel takes one stride for both axes; what it computes between an axis's own is left out.
+        stride = math.gcd(*self.strides)
+        sums = tf.nn.depthwise_conv2d(x, ones, (1, stride, stride, 1), "VALID")
+        return sums[:, :: self.strides[0] // stride, :: self.strides[1] // stride]
+
+
+def _same_padding(size: int, window: int, stride: int) -> tuple[int, int]:
+    """How many zeros TensorFlow's "SAME" sets before and behind an axis."""
+    total = max((-(-size // stride) - 1) * stride + window - size, 0)
+    return total // 2, total - total // 2

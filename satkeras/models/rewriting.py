@@ -5,6 +5,7 @@ import dataclasses
 import tensorflow as tf
 
 from satkeras._compat import call_of, keras
+from satkeras.models.followed import followed, has_own_activation, source_line, without_activation
 from satkeras.models.graph import Graph, Node, in_form_of, read_graph
 from satkeras.models.layers import Kind, kind_of, problem_of
 from satkeras.models.rewrites import Call, Refused, rewrite_of
@@ -147,6 +148,7 @@ class _Walk:
         self.rewritten = False
         self.values: dict[Node, object] = {}
         self._names: dict[keras.layers.Layer, str] = {}
+        self._bare: dict[keras.layers.Layer, keras.layers.Layer] = {}
         for node in graph.inputs:
             self.values[node] = self._input(node, input_shape)
 
@@ -181,6 +183,8 @@ class _Walk:
         return Finding(node.name, kind, core, problem)
 
     def _result(self, node: Node, call: Call):
+        if has_own_activation(node.layer):
+            return self._activated(node, call.name)
         rewrite = rewrite_of(node)
         if rewrite is None:
             inputs = [self.values[parent] for parent in node.inputs]
@@ -192,6 +196,29 @@ class _Walk:
             lambda value: self.values[value] if isinstance(value, Node) else value, (node.args, dict(node.kwargs))
         )
         return rewrite(call, *args, **{key: value for key, value in kwargs.items() if key not in ("name", "training")})
+
+    def _activated(self, node: Node, name: str):
+        """A layer whose activation is a function of the user's: it without one, then what the function calls."""
+        function = node.layer.activation
+        if type(node.layer) is keras.layers.Activation:
+            result = self.values[node.inputs[0]]
+        else:
+            if node.layer not in self._bare:
+                self._bare[node.layer] = without_activation(node.layer, node.inputs[0].shape)
+            bare = dataclasses.replace(node, layer=self._bare[node.layer])
+            result = self._result(bare, Call(bare, name, self.core))
+        model = followed(function, result)
+        if model is None:
+            raise Refused(
+                f"its activation is none of TensorFlow operators that Keras can follow: {source_line(function)}"
+            )
+        graph = read_graph(model, f"{name}/")
+        self.values[graph.inputs[0]] = result
+        for inner in graph.nodes[1:]:
+            finding = self.visit(inner)
+            if finding.problem:
+                raise Refused(f"its activation calls {finding.layer}: {finding.problem} ({source_line(function)})")
+        return self.values[graph.outputs[0]]
 
     def _problem(self, made) -> str:
         """What is wrong with the core layers of a call."""

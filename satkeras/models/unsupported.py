@@ -16,17 +16,23 @@ WAYS_OUT = {
     "batch",
     ("Embedding", "Lookup", "Hashing", "Vectorization", "Discretization", "Encoding", "HashedCrossing"): "it reads "
     "integers or text; look them up before the file, and give the model the numbers",
-    ("TimeDistributed",): "use the layer inside on the whole tensor: Dense and the 1-D layers take sequences",
+    ("TimeDistributed",): "the layer inside cannot be called step by step: give it a fixed number of steps and a layer "
+    "that is refused nowhere else",
     ("Dot", "Einsum"): "no int8 kernel multiplies two tensors' matrices exactly; run it behind the file",
 }
 # The same by TensorFlow operator.
 OPERATORS_OUT = {
     "math.argmax": "compare the file's outputs behind it, which loses nothing: values.argmax(-1)",
 }
-_OWN = (
-    "{} is no class of Keras', so that nothing is known of what it computes; use layers of Keras', or run it behind "
-    "the file"
-)
+
+
+def cannot_be_followed(name: str) -> str:
+    """Why a layer of a class that is not Keras' is refused."""
+    return (
+        f"{name} is no class of Keras', and its call cannot be followed: for that it may use layers and TensorFlow "
+        "functions alone, no weights, losses or metrics of its own, and do the same in training. Else run it behind "
+        "the file"
+    )
 
 
 def unknown_class(layer: keras.layers.Layer) -> str:
@@ -40,5 +46,5 @@ def unknown_class(layer: keras.layers.Layer) -> str:
     if isinstance(layer, keras.Model):
         return f"{name} is a subclassed model, whose layers cannot be seen from outside; call them one by one"
     if not type(layer).__module__.startswith("tf_keras."):
-        return _OWN.format(name)
+        return cannot_be_followed(name)
     return f"no operator computes {name} exactly; use other layers, or run it behind the file"

@@ -7,8 +7,8 @@ returns the result as core layers compute it, or raises `Refused`.
 from collections.abc import Callable
 
 from satkeras._compat import keras
+from satkeras.models.followed import source_line
 from satkeras.models.graph import Node
-from satkeras.models.lambdas import source_line
 from satkeras.models.rewrites import elementwise, inputs, linear, movement, one_dimension, three_dimensions
 from satkeras.models.rewrites.call import Call, Refused
 from satkeras.models.unsupported import OPERATORS_OUT
@@ -22,7 +22,7 @@ REWRITES: dict[type, Callable] = {
     **inputs.REWRITES,
     **elementwise.REWRITES,
 }
-OPERATORS: dict[str, Callable] = {**elementwise.OPERATORS, **movement.OPERATORS}
+OPERATORS: dict[str, Callable] = {**elementwise.OPERATORS, **movement.OPERATORS, **linear.OPERATORS}
 
 
 def rewrite_of(node: Node) -> Callable | None:
@@ -45,5 +45,5 @@ def _unknown_operator(call: Call, *args, **kwargs):
 def _unknown_lambda(call: Call, *args, **kwargs):
     raise Refused(
         "its function is none of TensorFlow operators that Keras can follow: "
-        f"{source_line(call.layer)}. Write it with functions such as tf.nn.relu and slices"
+        f"{source_line(call.layer.function)}. Write it with functions such as tf.nn.relu and slices"
     )

@@ -144,7 +144,7 @@ def _gelu(call: Call, features, approximate=False, name=None):
     return activation(call, _layers.Activation, features, activation="gelu")
 
 
-def _identity(call: Call, input, name=None):  # noqa: A002 - TensorFlow's name
+def _identity(call: Call, input, *others, **options):  # noqa: A002 - TensorFlow's name
     return input
 
 
@@ -189,5 +189,5 @@ OPERATORS = {
     "nn.softsign": _named("softsign"),
     "clip_by_value": _clip,
     "cast": _cast,
-    **dict.fromkeys(("identity", "stop_gradient"), _identity),
+    **dict.fromkeys(("identity", "stop_gradient", "convert_to_tensor"), _identity),
 }

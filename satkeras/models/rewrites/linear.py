@@ -1,6 +1,8 @@
 """Convolutions and dense layers as the three that kernels know: Conv2D, DepthwiseConv2D with multiplier 1, Dense."""
 
-from satkeras._compat import keras
+import numpy as np
+
+from satkeras._compat import is_symbolic, keras
 from satkeras.models.core import Slice
 from satkeras.models.rewrites.call import Call, Refused
 
@@ -188,6 +190,36 @@ def _dense(call: Call, x):
     return result if rank == 4 else call.sequence(result)
 
 
+def _matmul(call: Call, a, b, transpose_a=False, transpose_b=False, **options):
+    if transpose_a or any(value for key, value in options.items() if key != "name"):
+        raise Refused("needs tf.matmul(x, matrix, transpose_b=...) without more options")
+    return _times_matrix(call, a, np.transpose(b) if transpose_b and not is_symbolic(b) else b)
+
+
+def _tensordot(call: Call, a, b, axes, name=None):
+    if np.ravel(axes).tolist() not in ([1], [-1, 0], [len(a.shape) - 1, 0]):
+        raise Refused(f"needs axes=1, has axes={axes}")
+    return _times_matrix(call, a, b)
+
+
+def _times_matrix(call: Call, x, matrix):
+    """A frozen layer whose kernel is a matrix of numbers."""
+    if not is_symbolic(x) or is_symbolic(matrix) or np.ndim(matrix) != 2 or len(x.shape) > 4:
+        raise Refused(
+            "needs a tensor of rank 2 to 4 and a matrix of numbers; no int8 kernel multiplies two tensors' "
+            "matrices exactly"
+        )
+    kernel = np.asarray(matrix, np.float32)
+    config = {"use_bias": False, "trainable": False}
+    if len(x.shape) == 2:
+        return call.apply(_layers.Dense, x, "", [kernel], units=kernel.shape[1], **config)
+    image = x if len(x.shape) == 4 else call.image(x)
+    result = call.apply(
+        _layers.Conv2D, image, "", [kernel[None, None]], filters=kernel.shape[1], kernel_size=1, **config
+    )
+    return result if len(x.shape) == 4 else call.sequence(result)
+
+
 def _only_if(condition, rewrite):
     """A row for the calls that are not core layers as they are."""
 
@@ -203,3 +235,4 @@ REWRITES = {
     _layers.SeparableConv2D: _separable_conv2d,
     _layers.Dense: _only_if(lambda layer, x: len(x.shape) > 2, _dense),
 }
+OPERATORS = {"linalg.matmul": _matmul, "tensordot": _tensordot}

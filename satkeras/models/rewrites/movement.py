@@ -200,33 +200,67 @@ def _unstack(call: Call, value, num=None, axis=0, name=None):
 
 
 def _pad(call: Call, tensor, paddings, mode="CONSTANT", constant_values=0, name=None):
-    paddings = np.asarray(paddings).tolist()
-    if mode != "CONSTANT" or constant_values or any(map(any, (paddings[0], paddings[-1]))) or len(paddings) != 4:
-        raise Refused("needs zeros around an image: tf.pad(x, [[0, 0], [top, bottom], [left, right], [0, 0]])")
-    return call.apply(_layers.ZeroPadding2D, tensor, padding=tuple(map(tuple, paddings[1:3])))
+    batch, *paddings = np.asarray(paddings).tolist()
+    if mode != "CONSTANT" or constant_values or any(batch):
+        raise Refused("needs zeros, and none before or behind a batch: tf.pad(x, [[0, 0], [top, bottom], ...])")
+    if len(paddings) == 3 and any(map(any, paddings[:2])):
+        tensor = call.apply(_layers.ZeroPadding2D, tensor, padding=tuple(map(tuple, paddings[:2])))
+        paddings[:2] = [0, 0], [0, 0]
+    for axis, ends in enumerate(paddings):
+        if any(ends):
+            # What is padded becomes the width of an image, what lies behind it its channels.
+            sizes = call.fixed(tensor)
+            before, size, after = sizes[:axis], sizes[axis], sizes[axis + 1 :]
+            image = reshaped(call, tensor, (int(np.prod(before)), size, int(np.prod(after))))
+            padded = call.apply(_layers.ZeroPadding2D, image, f"axis_{axis + 1}", padding=((0, 0), tuple(ends)))
+            tensor = reshaped(call, padded, (*before, size + sum(ends), *after))
+    return tensor
 
 
 def _pad_v1(call: Call, tensor, paddings, mode="CONSTANT", name=None, constant_values=0):
     return _pad(call, tensor, paddings, mode, constant_values)
 
 
-def _reduced(one, two):
+def _reduced(pool, pool_all):
+    """A reduction by pooling: over an image's height and width, one of them, or any axes that lie side by side."""
+
     def row(call: Call, input_tensor, axis=None, keepdims=False, name=None):
         x, rank = input_tensor, len(input_tensor.shape)
-        axes = sorted({each % rank for each in np.ravel(axis).tolist()}) if axis is not None else None
+        axes = _axes(axis, rank)
         if axes == [1, 2] and rank == 4:
-            return call.apply(two, x, keepdims=bool(keepdims))
+            return call.apply(pool_all, x, keepdims=bool(keepdims))
         if axes == [1] and rank == 3:
-            pooled = call.apply(two, call.image(x), keepdims=bool(keepdims))
+            pooled = call.apply(pool_all, call.image(x), keepdims=bool(keepdims))
             return call.sequence(pooled) if keepdims else pooled
-        if rank == 4 and axes in ([1], [2]):
-            height, width, channels = call.fixed(x)
-            size = (height, 1) if axes == [1] else (1, width)
-            pooled = call.apply(one, x, pool_size=size)
-            return pooled if keepdims else reshaped(call, pooled, (width if axes == [1] else height, channels))
-        raise Refused(f"reduces axes {axes} of a tensor of rank {rank}; kernels do so over height and width alone")
+        sizes, (first, last) = call.fixed(x), (axes[0] - 1, axes[-1])
+        before, window, after = sizes[:first], sizes[first:last], sizes[last:]
+        if rank == 4 and axes == [1]:
+            pooled = call.apply(pool, x, pool_size=(*window, 1))
+        else:
+            # What is reduced becomes the width of an image, what lies behind it its channels.
+            image = reshaped(call, x, tuple(int(np.prod(part)) for part in (before, window, after)))
+            pooled = call.apply(pool, image, pool_size=(1, image.shape[2]))
+        return reshaped(call, pooled, (*before, *([1] * len(window) if keepdims else []), *after))
 
     return row
+
+
+def _axes(axis, rank: int) -> list[int]:
+    """The axes of a reduction, in order."""
+    axes = sorted({each % rank for each in np.ravel(axis).tolist()}) if axis is not None else [0]
+    if axes[0] == 0:
+        raise Refused("reduces the batch's axis; give axis=, such as [1, 2] for height and width")
+    if axes != list(range(axes[0], axes[-1] + 1)):
+        raise Refused(f"reduces axes {axes}, which do not lie side by side; transpose before, or reduce one by one")
+    return axes
+
+
+def _sum(call: Call, input_tensor, axis=None, keepdims=False, name=None):
+    """The mean, times how many there are."""
+    mean = _reduced(_layers.AveragePooling2D, _layers.GlobalAveragePooling2D)(call, input_tensor, axis, keepdims)
+    sizes = call.fixed(input_tensor)
+    count = np.prod([sizes[each - 1] for each in _axes(axis, len(sizes) + 1)])
+    return call.apply(_layers.Rescaling, mean, "count", scale=float(count))
 
 
 def _resize(call: Call, images, size, method="bilinear", *others, **options):
@@ -297,6 +331,7 @@ OPERATORS = {
     "pad": _pad,
     "compat.v1.pad": _pad_v1,
     "math.reduce_mean": _reduced(_layers.AveragePooling2D, _layers.GlobalAveragePooling2D),
+    "math.reduce_sum": _sum,
     "math.reduce_max": _reduced(_layers.MaxPooling2D, _layers.GlobalMaxPooling2D),
     "image.resize": _resize,
     "compat.v1.image.resize_nearest_neighbor": _resize_nearest,

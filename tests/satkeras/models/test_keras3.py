@@ -4,10 +4,11 @@ import h5py
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 import tf_keras
 from keras import layers, ops
 
-from satkeras import quantize_model, strip, to_keras3
+from satkeras import check_model, quantize_model, strip, to_keras3
 from satkeras.models.activations import hard_swish
 from satkeras.models.keras3 import as_tf_keras, from_keras3
 
@@ -50,6 +51,87 @@ def test_quantized_and_back(new, x):
     quantized.fit(x, {"out": np.zeros((4, 3))}, verbose=0)
     stripped = strip(quantized)
     close(to_keras3(stripped)(x), stripped(x))
+
+
+OPERATIONS = {
+    "sizes": lambda x: ops.tile(ops.repeat(x, 2, axis=1), [1, 1, 2, 1]),
+    "axes": lambda x: ops.moveaxis(ops.swapaxes(ops.swapaxes(x, 1, 2), 1, -2), 3, 1),
+    "places": lambda x: ops.take(x, [0, -1], axis=-1) + ops.flip(x, axis=(1, 2))[..., :2],
+    "parts": lambda x: ops.append(ops.array_split(x, 2, axis=-1)[0], ops.hstack([x, x])[:, 4:12], axis=-1),
+    "borders": lambda x: ops.image.crop_images(ops.image.pad_images(x, 1, 2, 1, 2), 1, 0, 2, 1),
+    "one by one": lambda x: ops.add(*ops.unstack(x, axis=1)[:2]),
+    "reductions": lambda x: ops.sum(x, axis=(1, 2)) + ops.amax(x, axis=[1, 2]) - ops.max(x, axis=(1, 2)),
+    "functions": lambda x: ops.abs(x) ** 2 + ops.softplus(x) * ops.softsign(x) - ops.exp(-x) + ops.elu(x),
+    "matrix": lambda x: ops.matmul(x, np.ones((4, 2), np.float32)),
+    "itself": lambda x: ops.stop_gradient(ops.convert_to_tensor(x) * 2.0),
+}
+
+
+@pytest.mark.parametrize("function", OPERATIONS.values(), ids=OPERATIONS)
+def test_operations(function):
+    """`from_keras3` compares both models' results."""
+    inputs = keras.Input((8, 8, 4))
+    findings = check_model(keras.Model(inputs, layers.Dense(2)(layers.Flatten()(function(inputs))))).findings
+    assert not [finding for finding in findings if finding.problem], findings
+
+
+class Function(layers.Layer):
+    def call(self, inputs):
+        return ops.flip(ops.reshape(inputs, (-1, 8, 8, 2, 2)), -1)[..., 0]
+
+
+class OfTwo(layers.Layer):
+    def call(self, one, other):
+        return tf.nn.relu(one + other)
+
+
+class Block(layers.Layer):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = layers.Conv2D(4, 1), layers.BatchNormalization()
+
+    def call(self, inputs, training=False):
+        return inputs + ops.relu(self.norm(self.conv(inputs), training=training))
+
+
+class OwnLoss(layers.Layer):
+    def call(self, inputs):
+        self.add_loss(ops.mean(inputs))
+        return inputs
+
+
+class OtherInTraining(layers.Layer):
+    def call(self, inputs, training=None):
+        return inputs * 2.0 if training else inputs
+
+
+CLASSES = {
+    "function": lambda x: Function()(x),
+    "of two": lambda x: OfTwo()(x, x),
+    "block": lambda x: Block()(x),
+    "shared": lambda x: (lambda block: block(block(x)))(Block()),
+    "over time": lambda x: layers.TimeDistributed(layers.Conv1D(2, 3))(x),
+    "models over time": lambda x: layers.TimeDistributed(keras.Sequential([layers.Flatten(), layers.Dense(3)]))(x),
+    "activation": lambda x: layers.Conv2D(2, 1, activation=lambda x: ops.minimum(ops.relu(x), 4.0))(x),
+    "activation of Keras 3": lambda x: layers.Conv2D(2, 1, activation="hard_tanh")(x),
+}
+
+
+@pytest.mark.parametrize("function", CLASSES.values(), ids=CLASSES)
+def test_classes(function):
+    inputs = keras.Input((8, 8, 4))
+    model = keras.Model(inputs, layers.Dense(2)(layers.Flatten()(function(inputs))))
+    rng = np.random.default_rng(0)
+    for weight in model.weights:
+        weight.assign(rng.uniform(0.1, 1, weight.shape))
+    assert not [finding for finding in check_model(model).findings if finding.problem]
+
+
+@pytest.mark.parametrize("cls", [OwnLoss, OtherInTraining])
+def test_classes_that_cannot_be_followed(cls):
+    inputs = keras.Input((8, 8, 4))
+    with pytest.raises(ValueError, match=rf"\({cls.__name__}\): {cls.__name__} is no class of Keras', and its call"):
+        from_keras3(keras.Model(inputs, cls()(inputs)))
 
 
 @pytest.mark.parametrize("version", [2, 3])

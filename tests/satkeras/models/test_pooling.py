@@ -59,6 +59,32 @@ def test_windows_at_the_border_count_what_lies_inside(noise):
     np.testing.assert_array_equal(found[:, 3, 3], halves_away_from_int8_zero(corner, (1, 2)))
 
 
+@pytest.mark.parametrize("padding", ["valid", "same"])
+@pytest.mark.parametrize(
+    ("window", "strides"), [((1, 4), (1, 4)), ((3, 2), (1, 2)), ((2, 5), (4, 6)), ((3, 3), (3, 2))]
+)
+def test_any_window_and_strides(noise, window, strides, padding):
+    pool = layers.AveragePooling2D(window, strides, padding, name="pool")
+    model = satkeras.quantize_model(pooled_model(pool), "int8", calibration_data=noise)
+    before, step = stored_before(model, "quant_conv_relu_output")
+    codes = np.rint(before.predict(noise, verbose=0) / step)
+    found = np.rint(model.predict(noise, verbose=0) / step)
+    sizes = [
+        -(-8 // stride) if padding == "same" else (8 - size) // stride + 1
+        for size, stride in zip(window, strides, strict=True)
+    ]
+    assert found.shape[1:3] == tuple(sizes)
+    for place in np.ndindex(*sizes):
+        ends = []
+        for index, size, stride, count in zip(place, window, strides, sizes, strict=True):
+            padded = max((count - 1) * stride + size - 8, 0) if padding == "same" else 0
+            first = index * stride - padded // 2
+            ends.append(slice(max(first, 0), first + size))
+        rows, columns = ends
+        expected = halves_away_from_int8_zero(codes[:, rows, columns], (1, 2))
+        np.testing.assert_array_equal(found[:, place[0], place[1]], expected, err_msg=str(place))
+
+
 def test_training_does_not_round(noise):
     model = satkeras.quantize_model(
         pooled_model(layers.GlobalAveragePooling2D(name="pool")), "int8", calibration_data=noise

@@ -48,6 +48,7 @@ LAYERS = {
     "normalization": (IMAGE, normalization(), "BatchNormalization"),
     "rescaling": (IMAGE, layers.Rescaling(1 / 127.5, -1), "Rescaling"),
 }
+SQUARE = np.float32([[1, 2], [3, -4]])
 OPERATORS = {
     "sum": lambda x: x + 2 * x - 1.0,
     "constants": lambda x: (3.0 - x) / 2.0 + tf.constant([1.0, 2.0, 3.0, 4.0]),
@@ -76,6 +77,18 @@ OPERATORS = {
     "pad": lambda x: tf.pad(x, [[0, 0], [1, 2], [0, 1], [0, 0]]),
     "means": lambda x: tf.reduce_mean(x, [1, 2]) + tf.reduce_max(x, [1, 2]),
     "mean of rows": lambda x: tf.reduce_mean(x, 1),
+    "over channels": lambda x: tf.reduce_mean(x, -1, keepdims=True) + tf.reduce_max(x, [3], keepdims=True),
+    "over all but rows": lambda x: tf.reduce_max(x, [2, 3]) - tf.reduce_mean(x, [2, 3]),
+    "over everything": lambda x: tf.reduce_mean(x, [1, 2, 3], keepdims=True),
+    "sums": lambda x: tf.reduce_sum(x, [1, 2]) * tf.reduce_sum(tf.reduce_mean(x, 2), 1),
+    "of numbers": lambda x: tf.reduce_mean(x, [1, 2]) - tf.reduce_mean(tf.reduce_mean(x, [1, 2]), 1, keepdims=True),
+    "pad anywhere": lambda x: tf.pad(x, [[0, 0], [1, 0], [0, 2], [3, 1]]) + tf.pad(x, [[0, 0], [0, 1], [2, 0], [0, 4]]),
+    "pad a sequence": lambda x: tf.pad(tf.reduce_mean(x, 2), [[0, 0], [2, 1], [0, 1]]),
+    "matrix": lambda x: tf.matmul(x, np.arange(12, dtype=np.float32).reshape(4, 3)),
+    "matrices": lambda x: tf.tensordot(
+        tf.matmul(tf.reduce_max(x, [1, 2]), tf.ones((2, 4)), transpose_b=True), SQUARE, 1
+    ),
+    "matrix of a sequence": lambda x: tf.reduce_max(x, 1) @ tf.ones((4, 2)),
     "resize": lambda x: tf.image.resize(x, (16, 12), "nearest"),
     "blocks": lambda x: tf.nn.space_to_depth(tf.nn.depth_to_space(x, 2), 2),
     "pools": lambda x: tf.nn.max_pool2d(x, 2, 2, "SAME") + tf.nn.avg_pool2d(x, 2, 2, "SAME"),
