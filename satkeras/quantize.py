@@ -147,13 +147,8 @@ def quantize_model(
     placement = place(graph, _layer_schemes(graph, base, overrides or {}), base, codes)
     require_int8_grids(placement)
     quantized, configs = with_quantizers(graph, placement)
-    annotated = build_model(quantized, wrap=lambda layer: _annotate(layer, configs))
-    for layer, copy in copies.items():
-        copy.set_weights(layer.get_weights())
-    result = in_form_of(
-        float_model if outputs else model,
-        _fresh(tfmot.quantization.keras.quantize_apply(annotated, scheme=_AsAnnotated(quantized, configs)), quantized),
-    )
+    weights = {copy: layer.get_weights() for layer, copy in copies.items()}
+    result = in_form_of(float_model if outputs else model, _wrapped(quantized, configs, weights))
     if was_float and calibration is not None:
         equalize_channels(result)
     warn_about_lost_zeros(result)
@@ -206,28 +201,41 @@ def strip(model: keras.Model) -> keras.Model:
     return stripped
 
 
-def _annotate(layer, configs):
-    config = configs.get(layer)
-    return layer if config is None else tfmot.quantization.keras.quantize_annotate_layer(layer, config)
+def _wrapped(graph: Graph, configs, weights) -> keras.Model:
+    """A graph as a model, with tfmot's wrappers around the layers that have a config.
 
+    tfmot builds a model five times and needs of this one the layers to wrap alone: it gets each on an input of its own.
 
-def _fresh(model: keras.Model, graph: Graph) -> keras.Model:
-    """A copy of what tfmot made of a graph, whose layers belong to it alone and are called in the graph's modes.
-
-    `layer.output` of tfmot's leads into its intermediate models, and its copies lose the `training=` of a call where
-    the layer inside a wrapper has no such argument.
+    Args:
+      graph: its layers are not built.
+      configs: the config of each layer to wrap.
+      weights: of layers of the graph.
     """
-    sources = {layer.layer.name if has_quantizer(layer) else layer.name: layer for layer in model.layers}
-    copies = []
+    first = {node.layer: node for node in reversed(graph.nodes) if node.layer in configs}
+    inputs = {layer: keras.Input(node.inputs[0].shape, dtype="float32") for layer, node in first.items()}
+    annotate = tfmot.quantization.keras.quantize_annotate_layer
+    annotated = keras.Model(
+        list(inputs.values()), [annotate(layer, configs[layer])(x) for layer, x in inputs.items()], name=graph.name
+    )
+    for layer in weights.keys() & configs.keys():
+        layer.set_weights(weights[layer])
+    applied = tfmot.quantization.keras.quantize_apply(annotated, scheme=_AsAnnotated(graph, configs))
+    wrappers = {layer.layer.name: layer for layer in applied.layers if has_quantizer(layer)}
+    copies = {}
 
-    def copied(layer):
-        source = sources[layer.name]
-        copies.append((source, type(source).from_config(source.get_config())))
-        return copies[-1][1]
+    def wrapper_of(layer):
+        if layer not in configs:
+            return layer
+        # A copy: `layer.output` of tfmot's leads into its own models.
+        wrapper = wrappers[layer.name]
+        copies[wrapper] = type(wrapper).from_config(wrapper.get_config())
+        return copies[wrapper]
 
-    result = build_model(graph, wrap=copied)
-    for source, copy in copies:
-        copy.set_weights(source.get_weights())
+    result = build_model(graph, wrap=wrapper_of)
+    for wrapper, copy in copies.items():
+        copy.set_weights(wrapper.get_weights())
+    for layer in weights.keys() - configs.keys():
+        layer.set_weights(weights[layer])
     return result
 
 

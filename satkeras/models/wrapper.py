@@ -50,12 +50,12 @@ class QuantizeWrapper(TfmotQuantizeWrapper):
         # Built when it is called, as Keras' own layers: built before, its variables would not be named after it.
         return None
 
+    # Quantizers need no AutoGraph, which traces them more slowly than everything else together.
+    @tf.autograph.experimental.do_not_convert
     def call(self, inputs, training=None, **kwargs):
         if not self.trainable:
             training = False
-        # Quantizers need no AutoGraph, which traces them more slowly than everything else together.
-        call = tf.autograph.experimental.do_not_convert(super().call)
-        output = call(inputs, training=training, **kwargs)
+        output = super().call(inputs, training=training, **kwargs)
         self.quantize_config.set_quantize_weights(self.layer, [latent for latent, *_ in self._weight_vars])
         if training and in_xla() and self.quantize_config.quantizer.marks_problems:
             # Kernels may let no NaN through: the loss has to say it.
