@@ -59,7 +59,7 @@ class QuantizeWrapper(TfmotQuantizeWrapper):
         self.quantize_config.set_quantize_weights(self.layer, [latent for latent, *_ in self._weight_vars])
         if training and in_xla() and self.quantize_config.quantizer.marks_problems:
             # Kernels may let no NaN through: the loss has to say it.
-            self.add_loss(tf.where(tf.reduce_any(tf.math.is_nan(output)), np.float32(np.nan), 0.0))
+            self.add_loss(tf.where(tf.reduce_any(tf.math.is_nan(output)), np.float32(np.nan), 0.0))  # pyright: ignore[reportCallIssue]
         return output
 
     def _make_quantizer_fn(self, quantizer, x, training, quantizer_vars):
