@@ -1,6 +1,7 @@
 """`quantize_model` gives a float model quantizers, `strip` removes them."""
 
 import fnmatch
+import warnings
 from collections.abc import Mapping, Sequence
 from types import EllipsisType
 
@@ -31,7 +32,7 @@ from satkeras.models.checks import (
 from satkeras.models.followed import functional
 from satkeras.models.graph import Graph, build_model, in_form_of, read_graph
 from satkeras.models.insertion import float_weights, has_quantizer, new_name, with_quantizers, without_quantizers
-from satkeras.models.keras3 import as_tf_keras
+from satkeras.models.keras3 import as_tf_keras, is_keras3
 from satkeras.models.layers import Kind, kind_of
 from satkeras.models.losses import require_copied_regularizers, require_no_loose_losses
 from satkeras.models.placement import first_layers, last_layers, place
@@ -127,6 +128,12 @@ def quantize_model(
             "Received: calibration_data=None"
         )
     base = scheme_named(scheme).with_bits(*_bits(scheme_named(scheme), weight_bits, activation_bits))
+    if is_keras3(model):
+        warnings.warn(
+            "quantize_model returns a tf_keras model: give its compile and fit names, such as 'adam', or objects of "
+            "tf_keras, such as tf_keras.optimizers.Adam(); those of Keras 3 do not fit",
+            stacklevel=2,
+        )
     model = functional(as_tf_keras(model), input_shape)
     require_quantizable(model, "quantize_model")
     require_no_loose_losses(model)

@@ -7,6 +7,7 @@ import inspect
 import json
 import os
 import pathlib
+import re
 import sys
 import zipfile
 from typing import Any
@@ -124,9 +125,9 @@ class _Conversion:
     def model(self, model) -> keras.Model:
         """A functional or Sequential model."""
         tree, graph = sys.modules["keras"].tree, getattr(model, "_functional", model)
-        inputs = [keras.Input(x.shape[1:], dtype=x.dtype, name=x._keras_history.operation.name) for x in graph.inputs]
+        inputs = [keras.Input(x.shape[1:], dtype=x.dtype, name=_name(x._keras_history.operation)) for x in graph.inputs]
         outputs = graph._run_through_graph(inputs, operation_fn=self._callable)
-        return keras.Model(tree.pack_sequence_as(graph._inputs_struct, inputs), outputs, name=model.name)
+        return keras.Model(tree.pack_sequence_as(graph._inputs_struct, inputs), outputs, name=_name(model))
 
     def _callable(self, operation):
         if not hasattr(operation, "get_weights"):
@@ -157,7 +158,7 @@ class _Conversion:
                 self.layers[id(source)] = self.model(inner)
             elif type(source).__name__ == "TimeDistributed" and _is_keras3s(source):
                 layer = self.layer(source.layer)
-                self.layers[id(source)] = keras.layers.TimeDistributed(layer, name=source.name)
+                self.layers[id(source)] = keras.layers.TimeDistributed(layer, name=_name(source))
                 if self._model_in(source.layer) is None:
                     self.weights.append((source.layer, layer))
             else:
@@ -173,6 +174,12 @@ class _Conversion:
         if id(operation) not in self._followed:
             self._followed[id(operation)] = _followed(operation)
         return self._followed[id(operation)]
+
+
+def _name(source) -> str:
+    """A name that TensorFlow takes as a scope, which Keras 3 does not ask for."""
+    name = re.sub(r"[^A-Za-z0-9_.\\/>-]", "_", source.name)
+    return name if re.match("[A-Za-z0-9.]", name) else f"layer{name}"
 
 
 def _is_default(parameter, value) -> bool:
@@ -242,13 +249,13 @@ def _followed(layer):
 def _layer(source) -> keras.layers.Layer:
     if not _is_keras3s(source):
         several = len(source._inbound_nodes[0].arguments.args) > 1
-        return keras.layers.Lambda((lambda xs: source.call(*xs)) if several else source.call, name=source.name)
+        return keras.layers.Lambda((lambda xs: source.call(*xs)) if several else source.call, name=_name(source))
     of_applications = {"CustomScaleLayer": CustomScaleLayer}
     cls = getattr(keras.layers, type(source).__name__, of_applications.get(type(source).__name__))
     if cls is None:
         raise ValueError("tf_keras has no such class; use layers that both have, or cut the model before it")
     if cls is keras.layers.Lambda:
-        return cls(source.function, arguments=source.arguments, name=source.name)
+        return cls(source.function, arguments=source.arguments, name=_name(source))
     taken, config = arguments(cls), {}
     for name, value in source.get_config().items():
         name = {"negative_slope": "alpha"}.get(name, name) if cls is keras.layers.LeakyReLU else name
@@ -261,6 +268,8 @@ def _layer(source) -> keras.layers.Layer:
 
 
 def _converted(source, name: str, value):
+    if name == "name":
+        return _name(source)
     if name == "dtype":
         return source.dtype_policy.name
     if name == "activation" or name.endswith("_activation"):

@@ -46,11 +46,19 @@ def test_the_same_model_in_tf_keras(new, x):
 
 
 def test_quantized_and_back(new, x):
-    quantized = quantize_model(new, weight_bits=8, activation_bits=8)
+    with pytest.warns(UserWarning, match=r"returns a tf_keras model: .* tf_keras.optimizers.Adam\(\)"):
+        quantized = quantize_model(new, weight_bits=8, activation_bits=8)
     quantized.compile("sgd", "mse")
     quantized.fit(x, {"out": np.zeros((4, 3))}, verbose=0)
     stripped = strip(quantized)
     close(to_keras3(stripped)(x), stripped(x))
+
+
+def test_names_that_are_no_scopes():
+    inputs = keras.Input((8, 8, 3), name="my image:0")
+    outputs = layers.Dense(2, name="_out put")(layers.Flatten()(layers.Conv2D(2, 3, name="a.b-c d")(inputs)))
+    names = [layer.name for layer in from_keras3(keras.Model(inputs, outputs, name="a model")).layers]
+    assert names == ["my_image_0", "a.b-c_d", names[2], "layer_out_put"]
 
 
 OPERATIONS = {
