@@ -29,7 +29,8 @@ FOLLOWED = """
 
 A `Layer` or `Model` subclass inside a model, a whole subclassed model of one input, a `TimeDistributed` layer, a Lambda
 and a function given as `activation=` are followed: what counts are the layers and operators that the code calls. Its
-weights are those of layers; it adds no losses or metrics, and calls the same in training as at inference."""
+weights are those of layers; it adds no losses or metrics, and calls the same in training as at inference. A class that
+inherits the call of one of Keras', such as a Conv2D with other defaults, is that class."""
 
 
 def page() -> str:

@@ -5,6 +5,7 @@ in satkeras imports `keras` from here, so no environment variable is needed.
 """
 
 import dataclasses
+import inspect
 from typing import Any
 
 import numpy as np
@@ -104,6 +105,17 @@ def inner_inputs(model, given) -> list:
 def takes_training(layer) -> bool:
     """Whether a layer's call has a `training` argument."""
     return "training" in layer._call_spec.arg_names
+
+
+def arguments(cls: type, layer: type = keras.layers.Layer) -> set[str]:
+    """The arguments of a layer class and of those that it passes them on to, up to the class of all layers."""
+    names = {"name", "trainable", "dtype"}
+    for base in cls.__mro__:
+        if base is layer:
+            break
+        if "__init__" in vars(base):
+            names |= set(inspect.signature(base.__init__).parameters)
+    return names - {"self", "kwargs", "args"}
 
 
 def adds_losses(layer) -> bool:

@@ -4,9 +4,10 @@ import functools
 import inspect
 from collections.abc import Callable
 
+import numpy as np
 import tensorflow as tf
 
-from satkeras._compat import adds_losses, is_functional, is_symbolic, keras, takes_training
+from satkeras._compat import adds_losses, arguments, is_functional, is_symbolic, keras, takes_training
 from satkeras.models.activations import steps_of
 
 _KNOWN = ("tf_keras", "satkeras", "tensorflow_model_optimization")  # packages whose classes have rows
@@ -22,11 +23,46 @@ def function_of(layer: keras.layers.Layer) -> Callable | None:
         return functools.partial(layer.function, **layer.arguments)
     if type(layer) is keras.layers.TimeDistributed:
         return functools.partial(_at_each_time, layer.layer)
-    if type(layer).__module__.split(".")[0] in _KNOWN or _has_own_weights(layer) or adds_losses(layer):
+    if class_of(layer).__module__.split(".")[0] in _KNOWN or _has_own_weights(layer) or adds_losses(layer):
         return None
     if not takes_training(layer):
         return _in_python(layer.call)
     return functools.partial(_in_either_mode, _in_python(layer.call))
+
+
+def class_of(layer, *packages: str) -> type:
+    """The class of Keras' whose `call` a layer of a user's class inherits; of any other layer its own class."""
+    packages = packages or _KNOWN
+    of_keras = next(cls for cls in type(layer).__mro__ if cls.__module__.split(".")[0] in packages)
+    return of_keras if type(layer).call is of_keras.call else type(layer)
+
+
+def of_keras_class(layer: keras.layers.Layer, input_shapes: list[tuple]) -> keras.layers.Layer:
+    """A copy of a layer, weights included, of the class of Keras' that its own inherits its `call` from.
+
+    Args:
+      layer: of a user's class.
+      input_shapes: of a call of it, without the batch's axis.
+
+    Raises:
+      ValueError: it computes something else.
+    """
+    cls = class_of(layer)
+    taken = arguments(cls)
+    config = {name: value for name, value in _linear_config(layer).items() if name in taken}
+    copy = cls(**{**config, **({"activation": layer.activation} if "activation" in config else {})})
+    rng = np.random.default_rng(0)
+    values = [rng.normal(size=[2, *(size or 8 for size in shape)]).astype(np.float32) for shape in input_shapes]
+    values = values[0] if len(values) == 1 else values
+    copy(values)
+    copy.set_weights(layer.get_weights())
+    for one, other in zip(*(tf.nest.flatten(each(values)) for each in (copy, layer)), strict=True):
+        if not np.allclose(one, other, rtol=1e-5, atol=1e-6):  # the same operators in float32
+            raise ValueError(
+                f"{type(layer).__name__} has the call of {cls.__name__}, but computes something else; use layers of "
+                "Keras', or run it behind the file"
+            )
+    return copy
 
 
 def functional(model, input_shape: tuple[int, ...] | None):
@@ -79,15 +115,22 @@ def without_activation(layer: keras.layers.Layer, input_shape: tuple) -> keras.l
       layer: built.
       input_shape: of a call of it, without the batch's axis.
     """
-    activation, layer.activation = layer.activation, keras.activations.linear  # which may have no config
-    try:
-        copy = type(layer).from_config(layer.get_config())
-    finally:
-        layer.activation = activation
+    copy = type(layer).from_config(_linear_config(layer))
     copy.build((None, *input_shape))
-    its_own = {id(weight) for weight in getattr(activation, "weights", ())}
+    its_own = {id(weight) for weight in getattr(layer.activation, "weights", ())}
     copy.set_weights([weight.numpy() for weight in layer.weights if id(weight) not in its_own])
     return copy
+
+
+def _linear_config(layer: keras.layers.Layer) -> dict:
+    """The config of a layer with a linear activation: its own may have none."""
+    if not hasattr(layer, "activation"):
+        return layer.get_config()
+    activation, layer.activation = layer.activation, keras.activations.linear
+    try:
+        return layer.get_config()
+    finally:
+        layer.activation = activation
 
 
 def source_line(function: Callable) -> str:

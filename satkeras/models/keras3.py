@@ -15,12 +15,12 @@ from typing import Any
 import h5py
 import numpy as np
 
-from satkeras._compat import CustomScaleLayer, keras
+from satkeras._compat import CustomScaleLayer, arguments, keras
+from satkeras.models import keras3_followed
+from satkeras.models.followed import class_of
 from satkeras.models.keras3_operations import OPERATIONS, activation_of
-from satkeras.models.unsupported import cannot_be_followed
 from satkeras.stored_code import code_in
 
-_FEW_SIZES = 128  # what an open size is while two models are compared
 TOLERANCE = 1e-5
 
 
@@ -46,11 +46,13 @@ def from_keras3(model) -> keras.Model:
     Raises:
       ValueError: it is subclassed or unbuilt, has layers that tf_keras has not, or computes something else there.
     """
+    model = keras3_followed.functional(model)
     graph = getattr(model, "_functional", model)
     if not model.built or not hasattr(graph, "_run_through_graph"):
         raise ValueError(
             f"quantize_model needs a built functional or Sequential model. Received: {model.name!r} of Keras 3, "
-            "subclassed or not built: call its layers on a keras.Input and make a keras.Model of inputs and outputs"
+            "not built, or subclassed with a call that cannot be followed: build it, and use layers and keras.ops "
+            "alone in its call, or call its layers on a keras.Input and make a keras.Model of inputs and outputs"
         )
     conversion = _Conversion()
     conversion.prepare(graph)
@@ -81,7 +83,7 @@ class _Different(ValueError):
 def _require_same(model, result: keras.Model) -> None:
     rng, tree = np.random.default_rng(0), sys.modules["keras"].tree
     arrays = [
-        rng.uniform(0, 1, (2, *(size or _FEW_SIZES for size in x.shape[1:]))).astype(x.dtype.name)
+        rng.uniform(0, 1, (2, *(size or keras3_followed.FEW_SIZES for size in x.shape[1:]))).astype(x.dtype.name)
         for x in result.inputs or []
     ]
     graph = getattr(model, "_functional", model)
@@ -140,7 +142,7 @@ class _Conversion:
         def call(*args, **kwargs):
             # A node holds defaults, too: `training=True` of augmentation layers is not the user's.
             own = {key: value for key, value in kwargs.items() if not _is_default(parameters.get(key), value)}
-            takes_list = len(args) > 1 and not _is_keras3s(operation)
+            takes_list = len(args) > 1 and not keras3_followed.is_keras3s(operation)
             result = layer(list(args), **own) if takes_list else layer(*args, **own)
             pair = (operation, layer)
             own_weights = not isinstance(layer, keras.layers.Normalization)  # its mean and variance are in its config
@@ -156,7 +158,7 @@ class _Conversion:
             inner = self._model_in(source)
             if inner is not None:
                 self.layers[id(source)] = self.model(inner)
-            elif type(source).__name__ == "TimeDistributed" and _is_keras3s(source):
+            elif type(source).__name__ == "TimeDistributed" and keras3_followed.is_keras3s(source):
                 layer = self.layer(source.layer)
                 self.layers[id(source)] = keras.layers.TimeDistributed(layer, name=_name(source))
                 if self._model_in(source.layer) is None:
@@ -169,10 +171,16 @@ class _Conversion:
         """A nested model, or what the call of a layer of the user's class does as one; None for any other operation."""
         if hasattr(getattr(operation, "_functional", operation), "_run_through_graph"):
             return operation
-        if not hasattr(operation, "get_weights") or _is_keras3s(operation) or _is_function(operation):
+        if (
+            not hasattr(operation, "get_weights")
+            or keras3_followed.is_keras3s(operation)
+            or keras3_followed.is_function(operation)
+        ):
             return None
         if id(operation) not in self._followed:
-            self._followed[id(operation)] = _followed(operation)
+            self._followed[id(operation)] = keras3_followed.followed(
+                operation, *keras3_followed.arguments_of(operation)
+            )
         return self._followed[id(operation)]
 
 
@@ -186,34 +194,11 @@ def _is_default(parameter, value) -> bool:
     return value is None or (parameter is not None and parameter.default is value)
 
 
-def _is_keras3s(operation) -> bool:
-    return type(operation).__module__.split(".")[0] == "keras"
-
-
-def _is_function(layer) -> bool:
-    """Whether a layer of the user's class is nothing but a function of tensors, alike in training."""
-    if layer._layers or layer.weights or "training" in inspect.signature(layer.call).parameters:
-        return False
-    return not _adds_losses(layer)
-
-
-def _adds_losses(layer) -> bool:
-    """Whether a call adds losses, which Keras 3 keeps of calls with values alone."""
-    keras3, arguments = sys.modules["keras"], layer._inbound_nodes[0].arguments
-    layer(
-        *keras3.tree.map_structure(
-            lambda x: np.zeros([size or _FEW_SIZES for size in x.shape], x.dtype), arguments.args
-        )
-    )
-    return bool(layer.losses)
-
-
 def _require_operators(operation) -> None:
     """Raises unless an operation is made of TensorFlow's operators, which is so where they are Keras 3's backend."""
-    arguments = operation._inbound_nodes[0].arguments
     args, kwargs = sys.modules["keras"].tree.map_structure(
         lambda x: keras.Input(x.shape[1:], dtype=x.dtype) if hasattr(x, "_keras_history") else x,
-        (arguments.args, arguments.kwargs),
+        keras3_followed.arguments_of(operation),
     )
     try:
         operation.call(*args, **kwargs)
@@ -221,37 +206,12 @@ def _require_operators(operation) -> None:
         raise ValueError("no operator of TensorFlow's is known for it; use a layer") from error
 
 
-def _followed(layer):
-    """What the call of a layer of the user's class does, as a model of Keras 3.
-
-    Raises:
-      ValueError: it has weights or losses of its own, or does something else in training.
-    """
-    keras3, arguments = sys.modules["keras"], layer._inbound_nodes[0].arguments
-    own_weights = layer._trainable_variables or layer._non_trainable_variables
-    if own_weights or set(arguments.kwargs) - {"training"} or _adds_losses(layer):
-        raise ValueError(cannot_be_followed(type(layer).__name__))
-    inputs = keras3.tree.map_structure(lambda x: keras3.Input(x.shape[1:], dtype=x.dtype), list(arguments.args))
-    modes = (
-        [{"training": mode} for mode in (True, None)]
-        if "training" in inspect.signature(layer.call).parameters
-        else [{}]
-    )
-    try:
-        models = [keras3.Model(inputs, layer.call(*inputs, **mode), name=layer.name) for mode in modes]
-    except Exception as error:  # a stranger's function may raise anything
-        raise ValueError(cannot_be_followed(type(layer).__name__)) from error
-    if len({tuple(map(type, model.operations)) for model in models}) > 1:
-        raise ValueError(cannot_be_followed(type(layer).__name__))
-    return models[-1]
-
-
 def _layer(source) -> keras.layers.Layer:
-    if not _is_keras3s(source):
-        several = len(source._inbound_nodes[0].arguments.args) > 1
+    if not keras3_followed.is_keras3s(source):
+        several = len(keras3_followed.arguments_of(source)[0]) > 1
         return keras.layers.Lambda((lambda xs: source.call(*xs)) if several else source.call, name=_name(source))
-    of_applications = {"CustomScaleLayer": CustomScaleLayer}
-    cls = getattr(keras.layers, type(source).__name__, of_applications.get(type(source).__name__))
+    name = class_of(source, "keras").__name__
+    cls = getattr(keras.layers, name, {"CustomScaleLayer": CustomScaleLayer}.get(name))
     if cls is None:
         raise ValueError("tf_keras has no such class; use layers that both have, or cut the model before it")
     if cls is keras.layers.Lambda:
@@ -282,17 +242,6 @@ def _converted(source, name: str, value):
     if value is not None and name.endswith("_constraint"):
         return getattr(keras.constraints, type(own).__name__)(**own.get_config())
     return value
-
-
-def arguments(cls: type, layer: type = keras.layers.Layer) -> set[str]:
-    """The arguments of a layer class and of those that it passes them on to, up to the class of all layers."""
-    names = {"name", "trainable", "dtype"}
-    for base in cls.__mro__:
-        if base is layer:
-            break
-        if "__init__" in vars(base):
-            names |= set(inspect.signature(base.__init__).parameters)
-    return names - {"self", "kwargs", "args"}
 
 
 def _loaded(path: pathlib.Path):

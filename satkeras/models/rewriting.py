@@ -5,7 +5,14 @@ import dataclasses
 import tensorflow as tf
 
 from satkeras._compat import call_of, keras
-from satkeras.models.followed import followed, has_own_activation, source_line, without_activation
+from satkeras.models.followed import (
+    class_of,
+    followed,
+    has_own_activation,
+    of_keras_class,
+    source_line,
+    without_activation,
+)
 from satkeras.models.graph import Graph, Node, in_form_of, read_graph
 from satkeras.models.layers import Kind, kind_of, problem_of
 from satkeras.models.rewrites import Call, Refused, rewrite_of
@@ -148,6 +155,7 @@ class _Walk:
         self.rewritten = False
         self.values: dict[Node, object] = {}
         self._names: dict[keras.layers.Layer, str] = {}
+        self._plain: dict[keras.layers.Layer, keras.layers.Layer] = {}
         self._bare: dict[keras.layers.Layer, keras.layers.Layer] = {}
         for node in graph.inputs:
             self.values[node] = self._input(node, input_shape)
@@ -183,6 +191,11 @@ class _Walk:
         return Finding(node.name, kind, core, problem)
 
     def _result(self, node: Node, call: Call):
+        if class_of(node.layer) is not type(node.layer):
+            if node.layer not in self._plain:
+                self._plain[node.layer] = of_keras_class(node.layer, [parent.shape for parent in node.inputs])
+            node = dataclasses.replace(node, layer=self._plain[node.layer])
+            call = dataclasses.replace(call, node=node)
         if has_own_activation(node.layer):
             return self._activated(node, call.name)
         rewrite = rewrite_of(node)

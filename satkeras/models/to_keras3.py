@@ -2,11 +2,10 @@
 
 import tensorflow as tf
 
-from satkeras._compat import keras
+from satkeras._compat import arguments, keras
 from satkeras.models.core import DepthToSpace, Slice, SpaceToDepth
 from satkeras.models.graph import Node, read_graph
 from satkeras.models.insertion import has_quantizer
-from satkeras.models.keras3 import arguments
 from satkeras.models.layers import float_class
 
 

@@ -81,6 +81,29 @@ class Unseen(layers.Layer):
         return unseen(inputs)
 
 
+class SmallConv(layers.Conv2D):
+    """Other defaults."""
+
+    def __init__(self, filters, extra=1, **kwargs):
+        super().__init__(filters, 3, padding="same", use_bias=False, **kwargs)
+        self.extra = extra
+
+    def get_config(self):
+        return {**super().get_config(), "extra": self.extra}
+
+
+class ImageDropout(layers.Dropout):
+    def _get_noise_shape(self, inputs):
+        return (tf.shape(inputs)[0], 1, 1, 1)
+
+
+class Standardized(layers.Conv2D):
+    """Conv2D's own call, of other kernels."""
+
+    def convolution_op(self, inputs, kernel):
+        return super().convolution_op(inputs, kernel - tf.reduce_mean(kernel))
+
+
 class Compiled(layers.Layer):
     @tf.function
     def call(self, inputs, training=None):
@@ -128,6 +151,8 @@ FOLLOWED = {
     "function": lambda x: Shuffle(name="own")(x),
     "layers inside": lambda x: Block(name="own")(Block()(x)),
     "shared": lambda x: (lambda block: block(block(x)))(Block(name="own")),
+    "inherited": lambda x: ImageDropout(0.1)(SmallConv(4, activation="relu", name="own")(x)),
+    "inherited and shared": lambda x: (lambda conv: conv(conv(x)))(SmallConv(4, activation=capped, name="own")),
     "compiled": lambda x: Compiled(name="own")(x),
     "two arguments": lambda x: Fuse(name="own")(x, layers.Conv2D(4, 1)(x)),
     "model": lambda x: Inner()(x),
@@ -196,6 +221,11 @@ def test_what_cannot_be_followed(cls):
     ):
         satkeras.quantize_model(model)
     assert len(model.losses) == losses
+
+
+def test_another_computation_in_an_inherited_call():
+    with pytest.raises(ValueError, match="Standardized has the call of Conv2D, but computes something else"):
+        satkeras.quantize_model(model_of(Standardized(3, 1)))
 
 
 def test_an_activation_that_cannot_be_followed():

@@ -96,10 +96,15 @@ class OfTwo(layers.Layer):
 class Block(layers.Layer):
     def __init__(self):
         super().__init__()
-        self.conv, self.norm = layers.Conv2D(4, 1), layers.BatchNormalization()
+        self.conv, self.norm = layers.Conv2D(4, 1, kernel_regularizer="l2"), layers.BatchNormalization()
 
     def call(self, inputs, training=False):
         return inputs + ops.relu(self.norm(self.conv(inputs), training=training))
+
+
+class SmallConv(layers.Conv2D):
+    def __init__(self, filters, **kwargs):
+        super().__init__(filters, 3, padding="same", **kwargs)
 
 
 class OwnLoss(layers.Layer):
@@ -117,6 +122,7 @@ CLASSES = {
     "function": lambda x: Function()(x),
     "of two": lambda x: OfTwo()(x, x),
     "block": lambda x: Block()(x),
+    "inherited": lambda x: SmallConv(3, activation="relu")(x),
     "shared": lambda x: (lambda block: block(block(x)))(Block()),
     "over time": lambda x: layers.TimeDistributed(layers.Conv1D(2, 3))(x),
     "models over time": lambda x: layers.TimeDistributed(keras.Sequential([layers.Flatten(), layers.Dense(3)]))(x),
@@ -192,3 +198,24 @@ def test_no_models_for_keras_3():
     quantized = quantize_model(tf_keras.Sequential([tf_keras.layers.Dense(2, input_shape=(4,))]))
     with pytest.raises(ValueError, match=r"which has quantizers: to_keras3\(strip\(model\)\)"):
         to_keras3(quantized)
+
+
+class Subclassed(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.blocks = [Block(), Block()]
+        self.dense = layers.Dense(2)
+
+    def call(self, inputs, training=False):
+        for block in self.blocks:
+            inputs = block(inputs, training=training)
+        return self.dense(ops.mean(inputs, axis=(1, 2)))
+
+
+def test_a_subclassed_model():
+    model = Subclassed()
+    with pytest.raises(ValueError, match="not built, or subclassed with a call that cannot be followed: build it"):
+        from_keras3(model)
+    x = np.random.default_rng(0).normal(size=(2, 8, 8, 4)).astype(np.float32)
+    expected = model(x)
+    np.testing.assert_allclose(from_keras3(model)(x), expected, rtol=1e-5, atol=1e-6)  # the same operators in float32
