@@ -5,8 +5,10 @@ import numpy as np
 from satkeras._compat import is_symbolic, keras
 from satkeras.models.core import Slice
 from satkeras.models.rewrites.call import Call, Refused
+from satkeras.models.rewrites.movement import in_space
 
 _layers = keras.layers
+_WITHOUT_EFFECT = ("name", "use_cudnn_on_gpu")
 _REGULARIZED = ("activity_regularizer", "bias_regularizer", "bias_constraint")
 
 
@@ -220,6 +222,39 @@ def _times_matrix(call: Call, x, matrix):
     return result if len(x.shape) == 4 else call.sequence(result)
 
 
+def _convolved(call: Call, input, filter=None, strides=1, padding="VALID", filters=None, **options):  # noqa: A002
+    kernel, config = _constant_kernel(input, filter if filters is None else filters, strides, padding, options)
+    if kernel.shape[2] != input.shape[-1]:
+        raise Refused(f"needs a kernel of {input.shape[-1]} channels, has {kernel.shape[2]}")
+    return call.apply(
+        _layers.Conv2D,
+        input,
+        "",
+        [kernel],
+        filters=kernel.shape[3],
+        kernel_size=kernel.shape[:2],
+        use_bias=False,
+        **config,
+    )
+
+
+def _convolved_depthwise(call: Call, input, filter, strides=1, padding="VALID", **options):  # noqa: A002
+    kernel, config = _constant_kernel(input, filter, strides, padding, options)
+    return depthwise(call, input, kernel, [], **config)
+
+
+def _constant_kernel(x, kernel, strides, padding, options: dict) -> tuple[np.ndarray, dict]:
+    """The kernel of one of TensorFlow's convolutions, and the arguments of a frozen layer with it."""
+    options = {key: value for key, value in options.items() if value is not None and key not in _WITHOUT_EFFECT}
+    dilations = options.pop("dilations", options.pop("rate", 1))
+    if options.pop("data_format", "NHWC") != "NHWC" or options or not isinstance(padding, str) or len(x.shape) != 4:
+        raise Refused("needs images, padding 'SAME' or 'VALID', data_format='NHWC' and no more options")
+    if is_symbolic(kernel):
+        raise Refused("needs a kernel of numbers; no int8 kernel convolves two tensors")
+    sizes = {"strides": in_space(strides), "dilation_rate": in_space(dilations)}
+    return np.asarray(kernel, np.float32), {**sizes, "padding": padding.lower(), "trainable": False}
+
+
 def _only_if(condition, rewrite):
     """A row for the calls that are not core layers as they are."""
 
@@ -235,4 +270,9 @@ REWRITES = {
     _layers.SeparableConv2D: _separable_conv2d,
     _layers.Dense: _only_if(lambda layer, x: len(x.shape) > 2, _dense),
 }
-OPERATORS = {"linalg.matmul": _matmul, "tensordot": _tensordot}
+OPERATORS = {
+    "linalg.matmul": _matmul,
+    "tensordot": _tensordot,
+    **dict.fromkeys(("nn.conv2d", "compat.v1.nn.conv2d", "nn.convolution", "compat.v1.nn.convolution"), _convolved),
+    **dict.fromkeys(("nn.depthwise_conv2d", "compat.v1.nn.depthwise_conv2d"), _convolved_depthwise),
+}

@@ -153,6 +153,19 @@ def _piece(call: Call, x, axis: int, begin: int, end: int):
     return x if begin == 0 and end == sizes[axis - 1] else call.apply(Slice, x, f"{begin}", begin=first, end=last)
 
 
+def _flipped(axis: int):
+    return lambda call, image, name=None: _reversed(call, image, axis)
+
+
+def _central_crop(call: Call, image, central_fraction):
+    sides = (int((size - size * central_fraction) / 2) for size in call.fixed(image)[:2])
+    return sliced(call, image, [slice(None), *(slice(side, -side or None) for side in sides)])
+
+
+def _in_color(call: Call, images, name=None):
+    return concatenate(call, [images] * 3, 3)
+
+
 def _tile(call: Call, input, multiples, name=None):  # noqa: A002 - TensorFlow's name
     batch, *counts = np.ravel(multiples).tolist()
     if batch != 1:
@@ -177,10 +190,14 @@ def _gather(call: Call, params, indices, validate_indices=None, axis=None, batch
         raise Refused("needs a list of numbers along an axis that is not the batch's: tf.gather(x, [0, 2], axis=-1)")
     if not np.ndim(indices):
         return sliced(call, params, [*[slice(None)] * axis, int(indices)])
-    indices = np.asarray(indices)
+    return _picked(call, params, axis, np.asarray(indices), "gather")
+
+
+def _picked(call: Call, x, axis: int, indices: np.ndarray, part: str):
+    """The places along an axis that a list of numbers names."""
     runs = np.split(indices, np.flatnonzero(np.diff(indices) != 1) + 1)
-    parts = [_piece(call, params, axis, int(run[0]), int(run[-1]) + 1) for run in runs]
-    return concatenate(call, parts, axis, "gather")
+    pieces = [_piece(call, x, axis, int(run[0]), int(run[-1]) + 1) for run in runs]
+    return concatenate(call, pieces, axis, part)
 
 
 def _split(call: Call, value, num_or_size_splits, axis=0, num=None, name=None):
@@ -201,8 +218,14 @@ def _unstack(call: Call, value, num=None, axis=0, name=None):
 
 def _pad(call: Call, tensor, paddings, mode="CONSTANT", constant_values=0, name=None):
     batch, *paddings = np.asarray(paddings).tolist()
-    if mode != "CONSTANT" or constant_values or any(batch):
+    if constant_values or any(batch):
         raise Refused("needs zeros, and none before or behind a batch: tf.pad(x, [[0, 0], [top, bottom], ...])")
+    if mode.upper() != "CONSTANT":
+        for axis, ends in enumerate(paddings, 1):
+            if any(ends):
+                places = np.pad(np.arange(tensor.shape[axis]), ends, mode.lower())  # pyright: ignore[reportCallIssue]
+                tensor = _picked(call, tensor, axis, places, f"mirrored_{axis}")
+        return tensor
     if len(paddings) == 3 and any(map(any, paddings[:2])):
         tensor = call.apply(_layers.ZeroPadding2D, tensor, padding=tuple(map(tuple, paddings[:2])))
         paddings[:2] = [0, 0], [0, 0]
@@ -290,7 +313,7 @@ def _resize_nearest(call: Call, images, size, align_corners=False, half_pixel_ce
 
 def _pooled(cls):
     def row(call: Call, input, ksize, strides, padding, data_format="NHWC", name=None):  # noqa: A002
-        window = {"pool_size": _in_space(ksize), "strides": _in_space(strides)}
+        window = {"pool_size": in_space(ksize), "strides": in_space(strides)}
         if data_format != "NHWC" or not isinstance(padding, str):
             raise Refused("needs data_format='NHWC' and padding 'SAME' or 'VALID'")
         return call.apply(cls, input, padding=padding.lower(), **window)
@@ -298,7 +321,8 @@ def _pooled(cls):
     return row
 
 
-def _in_space(sizes) -> tuple[int, int]:
+def in_space(sizes) -> tuple[int, int]:
+    """Strides or the like, one number, two or those of all four axes, over height and width."""
     sizes = np.ravel(sizes).tolist()
     return {1: (sizes[0],) * 2, 2: tuple(sizes), 4: tuple(sizes[1:3])}[len(sizes)]
 
@@ -334,6 +358,10 @@ OPERATORS = {
     "math.reduce_sum": _sum,
     "math.reduce_max": _reduced(_layers.MaxPooling2D, _layers.GlobalMaxPooling2D),
     "image.resize": _resize,
+    "image.flip_left_right": _flipped(2),
+    "image.flip_up_down": _flipped(1),
+    "image.central_crop": _central_crop,
+    "image.grayscale_to_rgb": _in_color,
     "compat.v1.image.resize_nearest_neighbor": _resize_nearest,
     "nn.max_pool2d": _pooled(_layers.MaxPooling2D),
     "nn.avg_pool2d": _pooled(_layers.AveragePooling2D),

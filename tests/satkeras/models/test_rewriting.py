@@ -48,6 +48,7 @@ LAYERS = {
     "normalization": (IMAGE, normalization(), "BatchNormalization"),
     "rescaling": (IMAGE, layers.Rescaling(1 / 127.5, -1), "Rescaling"),
 }
+KERNEL = np.random.default_rng(3).normal(size=(3, 2, 4, 5)).astype(np.float32)
 SQUARE = np.float32([[1, 2], [3, -4]])
 OPERATORS = {
     "sum": lambda x: x + 2 * x - 1.0,
@@ -84,6 +85,15 @@ OPERATORS = {
     "of numbers": lambda x: tf.reduce_mean(x, [1, 2]) - tf.reduce_mean(tf.reduce_mean(x, [1, 2]), 1, keepdims=True),
     "pad anywhere": lambda x: tf.pad(x, [[0, 0], [1, 0], [0, 2], [3, 1]]) + tf.pad(x, [[0, 0], [0, 1], [2, 0], [0, 4]]),
     "pad a sequence": lambda x: tf.pad(tf.reduce_mean(x, 2), [[0, 0], [2, 1], [0, 1]]),
+    "mirrored": lambda x: tf.pad(x, [[0, 0], [1, 2], [2, 0], [0, 1]], "REFLECT") * 2.0,
+    "mirrored with the border": lambda x: tf.pad(x, [[0, 0], [1, 2], [0, 3], [0, 0]], mode="symmetric"),
+    "images": lambda x: (
+        tf.image.flip_left_right(tf.image.flip_up_down(x)) + tf.image.grayscale_to_rgb(x[..., :1])[..., 1:2]
+    ),
+    "center": lambda x: tf.image.central_crop(x, 0.5) - 1.0,
+    "kernel": lambda x: tf.nn.conv2d(x, KERNEL, 2, "SAME") + tf.nn.convolution(x, KERNEL, [2, 2], "SAME", dilations=1),
+    "kernel of each": lambda x: tf.nn.depthwise_conv2d(x, KERNEL[..., :2], [1, 2, 2, 1], "VALID"),
+    "dilated kernel": lambda x: tf.nn.conv2d(x, KERNEL, [1, 1, 1, 1], "VALID", dilations=[2, 1]),
     "matrix": lambda x: tf.matmul(x, np.arange(12, dtype=np.float32).reshape(4, 3)),
     "matrices": lambda x: tf.tensordot(
         tf.matmul(tf.reduce_max(x, [1, 2]), tf.ones((2, 4)), transpose_b=True), SQUARE, 1
