@@ -40,7 +40,7 @@ def _packed(operator: Operator) -> Operator:
     integers //= spread
     for bits, (lowest, highest, multiple) in _WIDTHS.items():
         largest = max(int(np.abs(integers).max()), 1)
-        respread = max(highest // largest, 1)
+        respread = max(min(highest // largest, spread), 1)  # no finer than the steps that biases were rounded to
         if lowest <= integers.min() and integers.max() <= highest and len(integers) % multiple == 0:
             packed = _with_weights(operator, integers * respread, spread / respread, bits)
             if packed is not None:

@@ -75,3 +75,11 @@ def test_a_convolution_of_single_pixels_becomes_fully_connected(strides, kind):
     weights, window = dense.weights.reshape(1, 1, 16, 2), Window(strides)
     operator = Convolution((x,), y, weights, dense.weight_scale, dense.bias, "none", window=window)
     assert type(packed(operator)) is kind
+
+
+def test_weights_that_are_all_zero_keep_their_steps():
+    """No bias is known more finely than it was rounded to."""
+    operator = packed(fully_connected([0, 0], bias=54, spread=1))
+    assert operator.bits == 2 and operator.bias[0] == 54
+    wide = packed(fully_connected([0, 0], bias=54, spread=1, multiplier=2.0))
+    assert wide.bits == 8 and wide.bias[0] == 54
