@@ -83,8 +83,9 @@ def require_quantizable(model, caller: str) -> None:
     _require_tf_keras(model, caller)
     if not isinstance(model, keras.Sequential) and not model._is_graph_network:
         problem = (
-            "whose call cannot be followed: for that it may use layers and TensorFlow functions alone. Else call its "
-            "layers on a tf_keras.Input and make a tf_keras.Model of inputs and outputs"
+            "whose call cannot be followed: for that it may use layers and TensorFlow functions alone, and have no "
+            "train_step or the like of its own. Else call its layers on a tf_keras.Input and make a tf_keras.Model of "
+            "inputs and outputs"
             if model.built
             else f"not built: call {model.name}.build((None, height, width, channels)) first"
         )

@@ -7,10 +7,16 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from satkeras._compat import adds_losses, arguments, is_functional, is_symbolic, keras, takes_training
+from satkeras._compat import adds_losses, arguments, call_of, is_functional, is_symbolic, keras, takes_training
 from satkeras.models.activations import steps_of
 
 _KNOWN = ("tf_keras", "satkeras", "tensorflow_model_optimization")  # packages whose classes have rows
+
+
+# What a class may define anew without doing something else in training.
+_SAME_IN_TRAINING = ("build", "compute_output_shape", "from_config", "get_config")
+# What a model of a class of its own would lose.
+_STEPS = ("compile", "compute_loss", "compute_metrics", "fit", "predict_step", "test_step", "train_step")
 
 
 def function_of(layer: keras.layers.Layer) -> Callable | None:
@@ -37,6 +43,25 @@ def class_of(layer, *packages: str) -> type:
     return of_keras if type(layer).call is of_keras.call else type(layer)
 
 
+def require_same_in_training(layer, cls: type) -> None:
+    """Raises where a layer may do something in training that the class does not, which no comparison shows.
+
+    Args:
+      layer: of a class that inherits its `call` from `cls`.
+      cls: a class of either Keras.
+
+    Raises:
+      ValueError: it defines more than its arguments and shapes anew.
+    """
+    classes = type(layer).__mro__
+    own = {name for each in classes[: classes.index(cls)] for name in vars(each) if not name.startswith("__")}
+    own -= set(_SAME_IN_TRAINING)
+    if own and "training" in inspect.signature(cls.call).parameters:
+        raise ValueError(
+            f"{type(layer).__name__} is no {cls.__name__}: it has its own {', '.join(sorted(own))}; use {cls.__name__}"
+        )
+
+
 def of_keras_class(layer: keras.layers.Layer, input_shapes: list[tuple]) -> keras.layers.Layer:
     """A copy of a layer, weights included, of the class of Keras' that its own inherits its `call` from.
 
@@ -48,6 +73,7 @@ def of_keras_class(layer: keras.layers.Layer, input_shapes: list[tuple]) -> kera
       ValueError: it computes something else.
     """
     cls = class_of(layer)
+    require_same_in_training(layer, cls)
     taken = arguments(cls)
     config = {name: value for name, value in _linear_config(layer).items() if name in taken}
     copy = cls(**{**config, **({"activation": layer.activation} if "activation" in config else {})})
@@ -75,9 +101,20 @@ def functional(model, input_shape: tuple[int, ...] | None):
     if not isinstance(model, keras.Model) or is_functional(model) or isinstance(model, keras.Sequential):
         return model
     shape = getattr(model, "_build_input_shape", None) if input_shape is None else (None, *input_shape)
-    function = function_of(model) if model.built and isinstance(shape, (tuple, tf.TensorShape)) else None
+    is_open = model.built and isinstance(shape, (tuple, tf.TensorShape)) and not has_own_steps(model, keras.Model)
+    function = function_of(model) if is_open else None
     result = followed(function, keras.Input(shape[1:])) if function else None
     return model if result is None else keras.Model(result.inputs, result.outputs, name=model.name)
+
+
+def has_own_steps(model, of_keras: type) -> bool:
+    """Whether a model's class trains otherwise than Keras' own.
+
+    Args:
+      model: a model.
+      of_keras: the Model class of its Keras.
+    """
+    return any(getattr(type(model), name) is not getattr(of_keras, name) for name in _STEPS if hasattr(of_keras, name))
 
 
 def followed(function: Callable, *arguments) -> keras.Model | None:
@@ -167,7 +204,16 @@ def _in_either_mode(call: Callable, *inputs):
       ValueError: other operators in training than at inference; a Dropout that is given the argument is one.
     """
     results = [call(*inputs, training=mode) for mode in (True, None)]
-    in_training, at_inference = ([type(layer) for layer in keras.Model(inputs, result).layers] for result in results)
+    in_training, at_inference = (list(map(_signature, keras.Model(inputs, result).layers)) for result in results)
     if in_training != at_inference:
         raise ValueError("its call does something else in training")
     return results[-1]
+
+
+def _signature(layer: keras.layers.Layer) -> tuple:
+    """A layer's class, and of an operator its name and the numbers that it is called with."""
+    if not hasattr(layer, "symbol"):
+        return (type(layer),)
+    call = call_of(tf.nest.flatten(layer.output)[0])
+    numbers = tf.nest.map_structure(lambda x: None if is_symbolic(x) else repr(x), (call.args, call.kwargs))
+    return type(layer), layer.symbol, numbers

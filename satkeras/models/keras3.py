@@ -17,7 +17,7 @@ import numpy as np
 
 from satkeras._compat import CustomScaleLayer, arguments, keras
 from satkeras.models import keras3_followed
-from satkeras.models.followed import class_of
+from satkeras.models.followed import class_of, require_same_in_training
 from satkeras.models.keras3_operations import OPERATIONS, activation_of
 from satkeras.stored_code import code_in
 
@@ -210,6 +210,7 @@ def _layer(source) -> keras.layers.Layer:
     if not keras3_followed.is_keras3s(source):
         several = len(keras3_followed.arguments_of(source)[0]) > 1
         return keras.layers.Lambda((lambda xs: source.call(*xs)) if several else source.call, name=_name(source))
+    require_same_in_training(source, class_of(source, "keras"))
     name = class_of(source, "keras").__name__
     cls = getattr(keras.layers, name, {"CustomScaleLayer": CustomScaleLayer}.get(name))
     if cls is None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from satkeras.models.followed import class_of
+from satkeras.models.followed import class_of, has_own_steps
 from satkeras.models.unsupported import cannot_be_followed
 
 FEW_SIZES = 128  # what an open size is while a model runs once
@@ -24,6 +24,8 @@ def functional(model):
     shapes = list((getattr(model, "_build_shapes_dict", None) or {}).values())
     is_functional = hasattr(getattr(model, "_functional", model), "_run_through_graph")
     if is_functional or not model.built or len(shapes) != 1 or not isinstance(shapes[0], tuple):
+        return model
+    if has_own_steps(model, sys.modules["keras"].Model):
         return model
     try:
         return followed(model, [sys.modules["keras"].Input(shapes[0][1:])])
@@ -69,9 +71,20 @@ def followed(layer, given: list, options: Mapping[str, Any] = MappingProxyType({
         models = [keras3.Model(inputs, layer.call(*inputs, **mode), name=layer.name) for mode in modes]
     except Exception as error:  # a stranger's function may raise anything
         raise ValueError(cannot_be_followed(type(layer).__name__)) from error
-    if len({tuple(map(type, model.operations)) for model in models}) > 1:
+    if len({tuple(map(_signature, model.operations)) for model in models}) > 1:
         raise ValueError(cannot_be_followed(type(layer).__name__))
     return models[-1]
+
+
+def _signature(operation) -> tuple:
+    """An operation's class, and of one that is no layer its options and the numbers that it is called with."""
+    if hasattr(operation, "get_weights"):
+        return (type(operation),)
+    options = sorted(
+        (name, repr(value)) for name, value in vars(operation).items() if name[0] != "_" and name != "name"
+    )
+    given = sys.modules["keras"].tree.flatten(arguments_of(operation))
+    return type(operation), tuple(options), tuple("" if hasattr(x, "_keras_history") else repr(x) for x in given)
 
 
 def _adds_losses(layer, given: list) -> bool:

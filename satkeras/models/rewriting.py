@@ -198,6 +198,10 @@ class _Walk:
             call = dataclasses.replace(call, node=node)
         if has_own_activation(node.layer):
             return self._activated(node, call.name)
+        if any(isinstance(value, tf.Variable) for value in tf.nest.flatten((node.args, dict(node.kwargs)))):
+            raise Refused(
+                "reads a variable, which would be a number from here on; use a layer that has it as its weight"
+            )
         rewrite = rewrite_of(node)
         if rewrite is None:
             inputs = [self.values[parent] for parent in node.inputs]

@@ -76,6 +76,22 @@ class OtherInTraining(layers.Layer):
         return inputs * tf.random.uniform([]) if training else inputs
 
 
+class OtherNumberInTraining(layers.Layer):
+    def call(self, inputs, training=None):
+        return inputs * (0.5 if training else 1.5)
+
+
+class Tied(layers.Layer):
+    """Reads a weight of a layer without calling it."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.dense = layers.Dense(4)
+
+    def call(self, inputs):
+        return tf.matmul(self.dense(inputs), self.dense.kernel, transpose_b=True)
+
+
 class Unseen(layers.Layer):
     def call(self, inputs):
         return unseen(inputs)
@@ -151,7 +167,7 @@ FOLLOWED = {
     "function": lambda x: Shuffle(name="own")(x),
     "layers inside": lambda x: Block(name="own")(Block()(x)),
     "shared": lambda x: (lambda block: block(block(x)))(Block(name="own")),
-    "inherited": lambda x: ImageDropout(0.1)(SmallConv(4, activation="relu", name="own")(x)),
+    "inherited": lambda x: SmallConv(4, activation="relu", name="own")(x),
     "inherited and shared": lambda x: (lambda conv: conv(conv(x)))(SmallConv(4, activation=capped, name="own")),
     "compiled": lambda x: Compiled(name="own")(x),
     "two arguments": lambda x: Fuse(name="own")(x, layers.Conv2D(4, 1)(x)),
@@ -208,6 +224,7 @@ REFUSED = {
     "weights": OwnWeights,
     "losses": OwnLoss,
     "training": OtherInTraining,
+    "numbers in training": OtherNumberInTraining,
     "no operators": Unseen,
 }
 
@@ -226,6 +243,24 @@ def test_what_cannot_be_followed(cls):
 def test_another_computation_in_an_inherited_call():
     with pytest.raises(ValueError, match="Standardized has the call of Conv2D, but computes something else"):
         satkeras.quantize_model(model_of(Standardized(3, 1)))
+    with pytest.raises(ValueError, match="ImageDropout is no Dropout: it has its own _get_noise_shape"):
+        satkeras.quantize_model(model_of(lambda x: ImageDropout(0.1)(layers.Conv2D(3, 1)(x))))
+
+
+def test_a_weight_that_is_read_past_its_layer():
+    with pytest.raises(ValueError, match=r"'tied/tf.linalg.matmul' .* reads a variable"):
+        satkeras.quantize_model(model_of(Tied(name="tied")))
+
+
+def test_a_model_that_trains_in_its_own_way():
+    class Own(Inner):
+        def train_step(self, data):
+            return {"loss": tf.constant(0.0)}
+
+    model = Own()
+    model.build((None, *IMAGE))
+    with pytest.raises(ValueError, match="no train_step or the like of its own"):
+        satkeras.quantize_model(model)
 
 
 def test_an_activation_that_cannot_be_followed():

@@ -118,6 +118,22 @@ class OtherInTraining(layers.Layer):
         return inputs * 2.0 if training else inputs
 
 
+class OtherNumberInTraining(layers.Layer):
+    def call(self, inputs, training=None):
+        return inputs * (0.5 if training else 1.5)
+
+
+class OwnNoise(layers.Dropout):
+    def _get_noise(self):
+        return 1.0
+
+
+def test_a_class_that_may_train_otherwise():
+    inputs = keras.Input((8, 8, 4))
+    with pytest.raises(ValueError, match="OwnNoise is no Dropout: it has its own _get_noise; use Dropout"):
+        from_keras3(keras.Model(inputs, OwnNoise(0.1)(inputs)))
+
+
 CLASSES = {
     "function": lambda x: Function()(x),
     "of two": lambda x: OfTwo()(x, x),
@@ -141,7 +157,7 @@ def test_classes(function):
     assert not [finding for finding in check_model(model).findings if finding.problem]
 
 
-@pytest.mark.parametrize("cls", [OwnLoss, OtherInTraining])
+@pytest.mark.parametrize("cls", [OwnLoss, OtherInTraining, OtherNumberInTraining])
 def test_classes_that_cannot_be_followed(cls):
     inputs = keras.Input((8, 8, 4))
     with pytest.raises(ValueError, match=rf"\({cls.__name__}\): {cls.__name__} is no class of Keras', and its call"):
