@@ -75,14 +75,18 @@ def _equivalent_ratios(x: Tensor, output: Tensor, ratio: float) -> tuple[float, 
 def linear_operator(pending: Pending, x: Tensor, output: Tensor, activation: Activation) -> LinearOperator:
     """The integers of a weighted sum, weights spread over the whole of int8 (see `weight_spread`).
 
+    A channel whose bias int32 cannot hold in such steps keeps its weights as they are, in steps that are wider.
+
     Raises:
       Problem: int8, int32 or float32 cannot hold one of its numbers.
     """
     total = pending.total
-    weights = total.weights * narrowed(np.where(total.step < 0, -total.spread, total.spread), np.int16)
-    unit = np.abs(total.step) / total.spread
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        steps = total.bias / (x.step * unit)
+        steps = total.bias / (x.step * np.abs(total.step))
+        spread = np.where(np.abs(steps) * total.spread > LARGEST_BIAS, 1, total.spread)
+        steps = steps * spread
+    weights = total.weights * narrowed(np.where(total.step < 0, -spread, spread), np.int16)
+    unit = np.abs(total.step) / spread
     multiplier = x.step * unit / output.step
     to_file = (x.step / float(x.scale)) * (float(output.scale) / output.step)
     lost = (unit * to_file < SMALLEST_SCALE) | (np.abs(steps) > LARGEST_BIAS) | (multiplier < SMALLEST_MULTIPLIER)
@@ -151,7 +155,7 @@ def _constant_channels(total, x, output, lost, weights, unit, steps):
     ends = output.lowest - output.zero_point, output.highest - output.zero_point
     low, high = (np.rint(np.clip(level + side, *ends)) for side in (-swing, swing))
     moving = lost & (low != high)
-    if moving.any() or total.kind is FullyConnected:
+    if moving.any():
         raise Problem(
             f"the weights of channels {np.flatnonzero(lost)[:8].tolist()} are so small beside their bias (is batch "
             "norm's gamma near 0?) that int32 cannot hold the bias in steps of their sum: set these gammas and biases "

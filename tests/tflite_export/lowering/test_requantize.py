@@ -146,3 +146,30 @@ def test_a_sum_of_steps_beyond_the_last_level_only_saturates(steps, zero_point, 
     exact = np.clip(levels + zero_point, output.lowest, 127)
     for kernels in KERNELS:
         np.testing.assert_array_equal(np.asarray(operator.compute([values], kernels)), exact)
+
+
+def dense_of(steps, biases, spread=1) -> FullyConnected:
+    """Weights 1 and -2 of two channels in these steps, on an int8 input; the output's levels are the whole numbers."""
+    x, y = (Tensor(name, (2,), np.float32(1), 0, 1.0) for name in "xy")
+    weights = np.array([[1, 1], [-2, -2]])
+    total = WeightedSum(FullyConnected, "dense", weights, spread, np.float64(steps), np.float64(biases))
+    return linear_operator(Pending((x,), (), close_sum, total), x, y, "none")
+
+
+@pytest.mark.parametrize("step", [0.0, 1e-30, 1e-9])
+def test_a_dense_channel_that_cannot_move_its_level_is_constant(step):
+    operator = dense_of([0.25, step], [3.0, 7.4])
+    assert operator.constant_channels == (1,) and not operator.weights[:, 1].any()
+    for kernels in KERNELS:
+        found = np.asarray(operator.compute([np.array([[4, 0], [-126, 127]], np.float32)], kernels))
+        np.testing.assert_array_equal(found, [[4, 7], [-92, 7]])
+
+
+def test_a_bias_that_needs_the_room_keeps_weights_unspread():
+    """Spread over int8, its 2^26 steps were 2^31.6."""
+    step = 40.25 / 2**26
+    operator = dense_of([0.25, step], [3.0, 40.25], spread=50)
+    assert np.abs(operator.weights).max(0).tolist() == [100, 2] and operator.bias[1] == 2**26
+    assert operator.constant_channels == ()
+    with pytest.raises(Problem, match=r"channels \[1\] are so small beside their bias"):
+        dense_of([0.25, 40.5 / 2**31], [3.0, 40.5], spread=50)
