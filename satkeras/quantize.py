@@ -6,11 +6,7 @@ from collections.abc import Mapping, Sequence
 from types import EllipsisType
 
 from satkeras._compat import (
-    QuantizeLayoutTransform,
-    QuantizeRegistry,
-    QuantizeScheme,
     keras,
-    tfmot,
 )
 from satkeras.calibration.data import Batches, InputData
 from satkeras.calibration.equalization import equalize_channels
@@ -31,18 +27,17 @@ from satkeras.models.checks import (
 )
 from satkeras.models.followed import functional
 from satkeras.models.graph import Graph, build_model, in_form_of, read_graph
-from satkeras.models.insertion import float_weights, has_quantizer, new_name, with_quantizers, without_quantizers
+from satkeras.models.insertion import float_weights, with_quantizers, without_quantizers
 from satkeras.models.keras3 import as_tf_keras, is_keras3
 from satkeras.models.layers import Kind, kind_of
 from satkeras.models.losses import require_copied_regularizers, require_no_loose_losses
 from satkeras.models.placement import first_layers, last_layers, place
 from satkeras.models.rewriting import CoreModel, core_model
-from satkeras.models.wrapper import QuantizeWrapper
+from satkeras.models.wrapping import wrapped
 from satkeras.schemes import Scheme, Width, scheme_named
 
 Override = Scheme | str | Mapping[str, Width]
 
-PREFIX = "quant_"
 ROUNDINGS = {"nearest": None, "output": round_by_output}
 
 
@@ -155,7 +150,7 @@ def quantize_model(
     require_int8_grids(placement)
     quantized, configs = with_quantizers(graph, placement)
     weights = {copy: layer.get_weights() for layer, copy in copies.items()}
-    result = in_form_of(float_model if outputs else model, _wrapped(quantized, configs, weights))
+    result = in_form_of(float_model if outputs else model, wrapped(quantized, configs, weights))
     if was_float and calibration is not None:
         equalize_channels(result)
     warn_about_lost_zeros(result)
@@ -206,80 +201,6 @@ def strip(model: keras.Model) -> keras.Model:
     for layer, copy in copies.items():
         copy.set_weights(float_weights(layer))
     return stripped
-
-
-def _wrapped(graph: Graph, configs, weights) -> keras.Model:
-    """A graph as a model, with tfmot's wrappers around the layers that have a config.
-
-    tfmot builds a model five times and needs of this one the layers to wrap alone: it gets each on an input of its own.
-
-    Args:
-      graph: its layers are not built.
-      configs: the config of each layer to wrap.
-      weights: of layers of the graph.
-    """
-    first = {node.layer: node for node in reversed(graph.nodes) if node.layer in configs}
-    inputs = {layer: keras.Input(node.inputs[0].shape, dtype="float32") for layer, node in first.items()}
-    annotate = tfmot.quantization.keras.quantize_annotate_layer
-    annotated = keras.Model(
-        list(inputs.values()), [annotate(layer, configs[layer])(x) for layer, x in inputs.items()], name=graph.name
-    )
-    for layer in weights.keys() & configs.keys():
-        layer.set_weights(weights[layer])
-    applied = tfmot.quantization.keras.quantize_apply(annotated, scheme=_AsAnnotated(graph, configs))
-    wrappers = {layer.layer.name: layer for layer in applied.layers if has_quantizer(layer)}
-    copies = {}
-
-    def wrapper_of(layer):
-        if layer not in configs:
-            return layer
-        # A copy: `layer.output` of tfmot's leads into its own models.
-        wrapper = wrappers[layer.name]
-        copies[wrapper] = type(wrapper).from_config(wrapper.get_config())
-        return copies[wrapper]
-
-    result = build_model(graph, wrap=wrapper_of)
-    for wrapper, copy in copies.items():
-        copy.set_weights(wrapper.get_weights())
-    for layer in weights.keys() - configs.keys():
-        layer.set_weights(weights[layer])
-    return result
-
-
-class _AsAnnotated(QuantizeScheme, QuantizeLayoutTransform, QuantizeRegistry):
-    """A tfmot scheme that quantizes exactly what was annotated, with the annotated configs and our own wrapper.
-
-    tfmot's own transforms replace custom configs without a word (on a convolution that a ReLU layer follows). A layer
-    that the layout transform has wrapped already is left alone.
-
-    Args:
-      graph: what is annotated; the wrappers get names that no other layer of it has.
-      configs: the config of each annotated layer.
-    """
-
-    def __init__(self, graph: Graph, configs):
-        self._names = {node.layer.name for node in graph.nodes if node.layer not in configs}
-
-    def get_layout_transformer(self):
-        return self
-
-    def apply(self, model, layer_quantize_map):
-        def wrapped(layer):
-            config = layer_quantize_map.get(layer.name, {}).get("quantize_config")
-            if config is None:
-                return layer
-            return QuantizeWrapper(layer, config, name=new_name(f"{PREFIX}{layer.name}", self._names))
-
-        return keras.models.clone_model(model, clone_function=wrapped), {}
-
-    def get_quantize_registry(self):
-        return self
-
-    def supports(self, layer):
-        return False
-
-    def get_quantize_config(self, layer):
-        raise NotImplementedError(f"Layer {layer.name!r} is annotated without a config")
 
 
 def _bits(scheme, weight_bits, activation_bits):

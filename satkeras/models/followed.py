@@ -11,8 +11,6 @@ from satkeras._compat import adds_losses, arguments, call_of, is_functional, is_
 from satkeras.models.activations import steps_of
 
 _KNOWN = ("tf_keras", "satkeras", "tensorflow_model_optimization")  # packages whose classes have rows
-
-
 # What a class may define anew without doing something else in training.
 _SAME_IN_TRAINING = ("build", "compute_output_shape", "from_config", "get_config")
 # What a model of a class of its own would lose.

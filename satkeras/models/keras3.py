@@ -171,16 +171,12 @@ class _Conversion:
         """A nested model, or what the call of a layer of the user's class does as one; None for any other operation."""
         if hasattr(getattr(operation, "_functional", operation), "_run_through_graph"):
             return operation
-        if (
-            not hasattr(operation, "get_weights")
-            or keras3_followed.is_keras3s(operation)
-            or keras3_followed.is_function(operation)
-        ):
+        if not hasattr(operation, "get_weights") or keras3_followed.is_keras3s(operation):
             return None
         if id(operation) not in self._followed:
-            self._followed[id(operation)] = keras3_followed.followed(
-                operation, *keras3_followed.arguments_of(operation)
-            )
+            given = keras3_followed.arguments_of(operation)
+            is_function = keras3_followed.is_function(operation)
+            self._followed[id(operation)] = None if is_function else keras3_followed.followed(operation, *given)
         return self._followed[id(operation)]
 
 

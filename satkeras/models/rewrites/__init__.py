@@ -9,7 +9,7 @@ from collections.abc import Callable
 from satkeras._compat import keras
 from satkeras.models.followed import source_line
 from satkeras.models.graph import Node
-from satkeras.models.rewrites import elementwise, inputs, linear, movement, one_dimension, three_dimensions
+from satkeras.models.rewrites import elementwise, images, inputs, linear, movement, one_dimension, three_dimensions
 from satkeras.models.rewrites.call import Call, Refused
 from satkeras.models.unsupported import OPERATORS_OUT
 
@@ -22,7 +22,7 @@ REWRITES: dict[type, Callable] = {
     **inputs.REWRITES,
     **elementwise.REWRITES,
 }
-OPERATORS: dict[str, Callable] = {**elementwise.OPERATORS, **movement.OPERATORS, **linear.OPERATORS}
+OPERATORS: dict[str, Callable] = {**elementwise.OPERATORS, **movement.OPERATORS, **images.OPERATORS, **linear.OPERATORS}
 
 
 def rewrite_of(node: Node) -> Callable | None:

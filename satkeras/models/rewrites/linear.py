@@ -5,7 +5,7 @@ import numpy as np
 from satkeras._compat import is_symbolic, keras
 from satkeras.models.core import Slice
 from satkeras.models.rewrites.call import Call, Refused
-from satkeras.models.rewrites.movement import in_space
+from satkeras.models.rewrites.images import in_space
 
 _layers = keras.layers
 _WITHOUT_EFFECT = ("name", "use_cudnn_on_gpu")
