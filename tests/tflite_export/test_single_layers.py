@@ -55,6 +55,7 @@ OTHERS = {
     "padding 3d": (VOLUME, lambda: layers.ZeroPadding3D()),
     "average 3d": (VOLUME, lambda: layers.AveragePooling3D()),
     "max 3d": (VOLUME, lambda: layers.MaxPooling3D()),
+    "mask": (IMAGE, lambda: layers.Lambda(lambda x: x * np.float32(np.eye(4, 6)[..., None]) - np.ones((4, 1, 1)))),
 }
 
 

@@ -199,9 +199,14 @@ def _matmul(call: Call, a, b, transpose_a=False, transpose_b=False, **options):
 
 
 def _tensordot(call: Call, a, b, axes, name=None):
-    if np.ravel(axes).tolist() not in ([1], [-1, 0], [len(a.shape) - 1, 0]):
-        raise Refused(f"needs axes=1, has axes={axes}")
-    return _times_matrix(call, a, b)
+    pair = [-1, 0] if np.array_equal(axes, 1) else np.ravel(axes).tolist()
+    if len(pair) != 2 or pair[0] not in (-1, len(a.shape) - 1) or is_symbolic(b):
+        raise Refused(f"needs a tensor's last axis times one of an array of numbers, has axes={axes}")
+    array = np.moveaxis(np.asarray(b, np.float32), pair[1], 0)
+    product = _times_matrix(call, a, array.reshape(len(array), -1))
+    if array.ndim == 2:
+        return product
+    return call.apply(_layers.Reshape, product, "shape", target_shape=(*call.fixed(a)[:-1], *array.shape[1:]))
 
 
 def _times_matrix(call: Call, x, matrix):
@@ -220,6 +225,10 @@ def _times_matrix(call: Call, x, matrix):
         _layers.Conv2D, image, "", [kernel[None, None]], filters=kernel.shape[1], kernel_size=1, **config
     )
     return result if len(x.shape) == 4 else call.sequence(result)
+
+
+def _in_grey(call: Call, images, name=None):
+    return _times_matrix(call, images, [[0.2989], [0.5870], [0.1140]])  # TensorFlow's own shares
 
 
 def _convolved(call: Call, input, filter=None, strides=1, padding="VALID", filters=None, **options):  # noqa: A002
@@ -273,6 +282,7 @@ REWRITES = {
 OPERATORS = {
     "linalg.matmul": _matmul,
     "tensordot": _tensordot,
+    "image.rgb_to_grayscale": _in_grey,
     **dict.fromkeys(("nn.conv2d", "compat.v1.nn.conv2d", "nn.convolution", "compat.v1.nn.convolution"), _convolved),
     **dict.fromkeys(("nn.depthwise_conv2d", "compat.v1.nn.depthwise_conv2d"), _convolved_depthwise),
 }

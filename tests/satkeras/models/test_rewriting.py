@@ -49,6 +49,7 @@ LAYERS = {
     "rescaling": (IMAGE, layers.Rescaling(1 / 127.5, -1), "Rescaling"),
 }
 KERNEL = np.random.default_rng(3).normal(size=(3, 2, 4, 5)).astype(np.float32)
+MASK = np.random.default_rng(4).integers(0, 2, (8, 6, 1)).astype(np.float32)
 SQUARE = np.float32([[1, 2], [3, -4]])
 OPERATORS = {
     "sum": lambda x: x + 2 * x - 1.0,
@@ -56,6 +57,8 @@ OPERATORS = {
     "tensors": lambda x: tf.maximum(x, -x) * x - tf.minimum(x, tf.square(x)),
     "activations": lambda x: tf.nn.relu6(x) + tf.nn.leaky_relu(x, 0.1) + tf.nn.sigmoid(x) + tf.tanh(x),
     "softmax": lambda x: tf.nn.softmax(tf.nn.silu(x)),
+    "constants of places": lambda x: x * MASK + np.arange(192, dtype=np.float32).reshape(8, 6, 4) - MASK[:, :1],
+    "constants of a sequence": lambda x: tf.reduce_max(x, 1) - np.arange(24, dtype=np.float32).reshape(1, 6, 4),
     "clip": lambda x: tf.clip_by_value(x, 0.0, 3.0),
     "clips": lambda x: tf.clip_by_value(x, -1.0, 2.0) + tf.maximum(x, -0.5) * tf.minimum(3.0, x),
     "functions": lambda x: tf.exp(x) + tf.nn.selu(x) * tf.nn.softplus(x) - tf.nn.softsign(x),
@@ -98,6 +101,9 @@ OPERATORS = {
     "matrices": lambda x: tf.tensordot(
         tf.matmul(tf.reduce_max(x, [1, 2]), tf.ones((2, 4)), transpose_b=True), SQUARE, 1
     ),
+    "vector": lambda x: tf.tensordot(x, [1.0, 2.0, -1.0, 0.5], [[3], [0]]),
+    "axes of an array": lambda x: tf.tensordot(x, KERNEL, (-1, 2))[:, :, :, 0],
+    "grey": lambda x: tf.image.rgb_to_grayscale(x[..., 1:]),
     "matrix of a sequence": lambda x: tf.reduce_max(x, 1) @ tf.ones((4, 2)),
     "resize": lambda x: tf.image.resize(x, (16, 12), "nearest"),
     "blocks": lambda x: tf.nn.space_to_depth(tf.nn.depth_to_space(x, 2), 2),
