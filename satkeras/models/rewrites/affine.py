@@ -52,10 +52,10 @@ def _constant(values, x) -> np.ndarray:
     values = np.asarray(values, np.float64)
     if values.size == 1:
         return values.reshape(())
-    shape = (1,) * (len(x.shape) - values.ndim) + values.shape
-    if len(shape) != len(x.shape) or any(size not in (1, own) for size, own in zip(shape, (1, *x.shape[1:]))):
+    shape, own = (1,) * (len(x.shape) - values.ndim) + values.shape, (1, *x.shape[1:])
+    if len(shape) != len(own) or any(size not in (1, there) for size, there in zip(shape, own, strict=True)):
         raise Refused(
             "needs a constant that is the same for every image and does not enlarge it, has the shape "
-            f"{values.shape} beside images of {tuple(x.shape[1:])}"
+            f"{values.shape} beside images of {own[1:]}"
         )
     return values.reshape(shape)
