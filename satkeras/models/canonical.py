@@ -5,9 +5,9 @@ from collections.abc import Callable
 
 from satkeras._compat import keras
 from satkeras.models.activations import Elementwise, GeneralReLU, Sigmoid, Tanh, name_of, steps_of
-from satkeras.models.core import BilinearUpSampling2D
+from satkeras.models.core import BilinearUpSampling2D, Mean
 from satkeras.models.graph import Graph, Node
-from satkeras.models.layers import TABLE
+from satkeras.models.layers import TABLE, Kind, kind_of
 from satkeras.models.slopes import GridLeakyReLU, GridPReLU
 
 _layers = keras.layers
@@ -38,10 +38,12 @@ def canonical(source: Graph) -> tuple[Graph, dict[Layer, Layer]]:
     parts: dict[tuple[Layer, int], list[Part]] = {}
     new: dict[Node, Node] = {}
     nodes: list[Node] = []
+    last_means = _last_means(source)
     for node in source.nodes:
         key = node.layer, len(node.inputs)
         if key not in parts:
-            parts[key] = canonical_parts(*key)
+            finer = node.layer in last_means
+            parts[key] = [Part(Mean.from_config(node.layer.get_config()), (0,))] if finer else canonical_parts(*key)
         results = [new[parent] for parent in node.inputs]
         for part in parts[key]:
             name = node.name + part.layer.name.removeprefix(node.layer.name)
@@ -52,6 +54,19 @@ def canonical(source: Graph) -> tuple[Graph, dict[Layer, Layer]]:
     inputs, outputs = (tuple(new[node] for node in ends) for ends in (source.inputs, source.outputs))
     copies = {layer: fresh[0].layer for (layer, count), fresh in parts.items() if count}
     return Graph(tuple(nodes), inputs, outputs, source.name), copies
+
+
+def _last_means(source: Graph) -> set[Layer]:
+    """The means behind which no layer has a kernel: answers are read from them, and their input's grid is coarse.
+
+    Its values reach further than their mean. What a kernel behind a mean reads, such a grid serves as well.
+    """
+    before_kernels: set[Node] = set()
+    for node in reversed(source.nodes):
+        if any(reader in before_kernels or kind_of(reader) is Kind.LINEAR for reader in source.consumers(node)):
+            before_kernels.add(node)
+    means = [node for node in source.nodes if type(node.layer) is _layers.GlobalAveragePooling2D]
+    return {node.layer for node in means} - {node.layer for node in means if node in before_kernels}
 
 
 def canonical_parts(layer: Layer, inputs: int = 1) -> list[Part]:

@@ -39,6 +39,11 @@ class Clip(keras.layers.Layer):
 
 
 @serializable
+class Mean(keras.layers.GlobalAveragePooling2D):
+    """Keras' GlobalAveragePooling2D on a grid of its own, which is finer than its input's."""
+
+
+@serializable
 class Slice(keras.layers.Layer):
     """`x[:, begin[0]:end[0]:strides[0], begin[1]:end[1]:strides[1], ...]`.
 

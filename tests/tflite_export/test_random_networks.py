@@ -69,6 +69,12 @@ def outcomes(seeds) -> tuple[collections.Counter, dict[str, list[str]]]:
     return operators, refused
 
 
+def test_a_dense_layer_one_of_whose_channels_is_constant():
+    """Its scales differ then, and FULLY_CONNECTED has one: a convolution computes it."""
+    operators, refused = outcomes([20261127773])
+    assert not refused and "FULLY_CONNECTED" not in operators
+
+
 @pytest.mark.parametrize("first", range(0, 100, 10))
 def test_a_fixed_hundred(first):
     """In tens, so that several processes share them."""

@@ -93,16 +93,27 @@ def close_product(walk, pending: Pending, output: Tensor, activation: Activation
     return walk.append(multiply_operator(pending, output, activation))
 
 
+def close_mean(walk, pending: Pending, output: Tensor, activation: Activation) -> Tensor:
+    """DEPTHWISE_CONV_2D over the whole image, and a RESHAPE where the result is a vector."""
+    (x,) = pending.inputs
+    if len(output.shape) == 3:
+        return walk.append(linear_operator(pending, x, output, activation))
+    pixel = dataclasses.replace(output, name=walk.named(f"{output.name}/pixel"), shape=(1, 1, x.shape[-1]), layer=None)
+    operator = linear_operator(pending, x, pixel, activation)
+    walk.append(operator)
+    return walk.append(Reshape((operator.output,), output))
+
+
 def close_sum(walk, pending: Pending, output: Tensor, activation: Activation) -> Tensor:
     """CONV_2D, DEPTHWISE_CONV_2D or FULLY_CONNECTED, between RESHAPEs where a vector needs an image's operator."""
     (x,), total = pending.inputs, pending.total
-    if total.kind is FullyConnected and len(np.unique(total.step)) > 1:
+    if total.kind is FullyConnected or len(x.shape) == 3:
+        operator = linear_operator(pending, x, output, activation)
+        if total.kind is not FullyConnected or len(np.unique(operator.weight_scale)) == 1:
+            return walk.append(operator)
         # A scale for each output, as batch norm leaves behind, is a convolution's.
         weights = total.weights.reshape(1, 1, *total.weights.shape)
-        total = dataclasses.replace(total, kind=Convolution, weights=weights)
-        pending = dataclasses.replace(pending, total=total)
-    if total.kind is FullyConnected or len(x.shape) == 3:
-        return walk.append(linear_operator(pending, x, output, activation))
+        pending = dataclasses.replace(pending, total=dataclasses.replace(total, kind=Convolution, weights=weights))
     ones = (1,) * (3 - len(x.shape))
     image = dataclasses.replace(x, name=walk.named(f"{output.name}/image"), shape=(*ones, *x.shape), layer=None)
     pixel = dataclasses.replace(

@@ -6,6 +6,7 @@ It raises `Problem` where the layer cannot be lowered exactly.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -16,7 +17,7 @@ from satkeras.models.canonical import canonical_parts
 from satkeras.models.channel_scale import ChannelScale
 from satkeras.models.channel_scales import even_channels
 from satkeras.models.chosen_levels import ChosenLevels
-from satkeras.models.core import Clip, DepthToSpace, Slice, SpaceToDepth
+from satkeras.models.core import Clip, DepthToSpace, Mean, Slice, SpaceToDepth
 from satkeras.models.fixed_grids import GridSigmoid, GridSoftmax, GridTanh, GridUnitNormalization
 from satkeras.models.graph import Node
 from satkeras.models.insertion import has_quantizer, quantizes_tensor
@@ -28,7 +29,7 @@ from satkeras.models.slopes import GridLeakyReLU, GridPReLU
 from satkeras.quantizers.int8 import narrowed, weight_spread
 from satkeras.reports.integers import integer_weight
 from tflite_export.lowering import arithmetic, functions, joins, lookups, moves
-from tflite_export.lowering.closing import close_sum, close_transposed, identity, requantized
+from tflite_export.lowering.closing import close_mean, close_sum, close_transposed, identity, requantized
 from tflite_export.lowering.pending import Pending, Problem, WeightedSum
 from tflite_export.operators import (
     Convolution,
@@ -125,6 +126,15 @@ def _relu_on_its_grid(walk, node: Node, x: Tensor, ceiling: float) -> Tensor:
     return walk.append(Maximum((x,), output, x.zero_point, layers=(node.name,), sources=(walk.stored(node.inputs[0]),)))
 
 
+def _mean(walk, node: Node, layer) -> Pending:
+    """A depthwise convolution of ones over the whole image: AVERAGE_POOL_2D cannot leave its input's grid."""
+    x = walk.stored(node.inputs[0])
+    ones, channels = np.ones(x.shape, np.int16), x.shape[-1]
+    step = np.full(channels, 1 / math.prod(x.shape[:2]))
+    kernel = f"{node.name}/mean", ones, 127, step, np.zeros(channels)
+    return Pending((x,), (node.name,), close_mean, WeightedSum(DepthwiseConvolution, *kernel, call=node.name))
+
+
 def _rescaling(walk, node: Node, layer) -> Pending:
     return _folded(walk, node, "Rescaling", layer.scale, lambda bias: bias * layer.scale + layer.offset)
 
@@ -180,6 +190,7 @@ RULES: dict[type, Callable] = {
     _layers.Concatenate: joins.concatenate,
     _layers.Maximum: joins.maximum,
     _layers.Minimum: joins.minimum,
+    Mean: _mean,
     GridGlobalAveragePooling2D: moves.global_pool,
     GridAveragePooling2D: moves.pool,
     GridLeakyReLU: functions.leaky_relu,

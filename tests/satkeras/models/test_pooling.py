@@ -7,13 +7,16 @@ from tf_keras import layers
 
 import satkeras
 from satkeras._compat import output_variables
+from satkeras.models.core import Mean
 from satkeras.models.pooling import GridAveragePooling2D, GridGlobalAveragePooling2D
 
 
-def pooled_model(pool, size=8):
+def pooled_model(pool, *behind, size=8):
     image = tf_keras.Input((size, size, 2), name="image")
-    x = layers.Conv2D(3, 1, activation="relu", name="conv")(image)
-    return tf_keras.Model(image, pool(x))
+    x = pool(layers.Conv2D(3, 1, activation="relu", name="conv")(image))
+    for layer in behind:
+        x = layer(x)
+    return tf_keras.Model(image, x)
 
 
 def halves_away_from_int8_zero(integers, axes):
@@ -37,15 +40,32 @@ def stored_before(model, name):
 
 
 def test_a_global_mean_is_rounded_to_its_inputs_grid(noise):
-    model = satkeras.quantize_model(
-        pooled_model(layers.GlobalAveragePooling2D(name="pool")), "int8", calibration_data=noise
-    )
-    assert isinstance(model.get_layer("pool"), GridGlobalAveragePooling2D)
+    pool = layers.GlobalAveragePooling2D(name="pool")
+    model = satkeras.quantize_model(pooled_model(pool, layers.Dense(2)), "int8", calibration_data=noise)
+    pool = model.get_layer("pool")
+    assert isinstance(pool, GridGlobalAveragePooling2D)
     before, step = stored_before(model, "quant_conv_relu_output")
     codes = np.rint(before.predict(noise, verbose=0) / step)
-    found = np.rint(model.predict(noise, verbose=0) / step)
+    means = tf_keras.Model(model.input, pool.output).predict(noise, verbose=0)
+    found = np.rint(means / step)
     np.testing.assert_array_equal(found, halves_away_from_int8_zero(codes, (1, 2)))
-    np.testing.assert_array_equal(model.predict(noise, verbose=0), np.float32(step) * found.astype(np.float32))
+    np.testing.assert_array_equal(means, np.float32(step) * found.astype(np.float32))
+
+
+def test_a_mean_before_no_kernel_has_a_finer_grid(noise):
+    pool = layers.GlobalAveragePooling2D(name="pool")
+    model = satkeras.quantize_model(pooled_model(pool, layers.Softmax()), "int8", calibration_data=noise)
+    assert isinstance(model.get_layer("pool"), Mean)
+    (_, coarse), (_, fine) = (stored_before(model, f"quant_{name}_output") for name in ("conv_relu", "pool"))
+    assert fine < 0.8 * coarse
+
+
+def test_a_mean_that_a_kernel_reads_elsewhere_keeps_its_grid(noise):
+    pool = layers.GlobalAveragePooling2D(name="pool")
+    float_model = pooled_model(pool)
+    float_model = tf_keras.Model(float_model.input, [float_model.output, layers.Dense(2)(float_model.output)])
+    model = satkeras.quantize_model(float_model, "int8", calibration_data=noise)
+    assert isinstance(model.get_layer("pool"), GridGlobalAveragePooling2D)
 
 
 def test_windows_at_the_border_count_what_lies_inside(noise):
@@ -108,9 +128,11 @@ def test_a_pool_that_is_called_twice_knows_both_its_inputs(noise):
     pool = layers.GlobalAveragePooling2D(name="pool")
     small = layers.Conv2D(3, 1, activation="relu", name="small")(image)
     large = layers.Conv2D(3, 1, activation="relu", kernel_initializer="ones", name="large")(image)
-    float_model = tf_keras.Model(image, [pool(small), pool(large)])
-    model = satkeras.quantize_model(float_model, "int8", calibration_data=noise)
-    for name, found in zip(("small", "large"), model.predict(noise, verbose=0), strict=True):
+    outputs = [layers.Dense(2, name=f"{name}_dense")(pool(x)) for name, x in (("small", small), ("large", large))]
+    model = satkeras.quantize_model(tf_keras.Model(image, outputs), "int8", calibration_data=noise)
+    for name in ("small", "large"):
+        means = model.get_layer(f"quant_{name}_dense").input
+        found = tf_keras.Model(model.input, means).predict(noise, verbose=0)
         before, step = stored_before(model, f"quant_{name}_relu_output")
         codes = np.rint(before.predict(noise, verbose=0) / step)
         np.testing.assert_array_equal(np.rint(found / step), halves_away_from_int8_zero(codes, (1, 2)))
