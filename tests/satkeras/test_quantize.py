@@ -8,30 +8,13 @@ import tensorflow as tf
 import tf_keras
 from tf_keras import layers
 
-from satkeras import SCHEMES, learned_variables, quantize_model, set_thresholds, strip, summary
+from satkeras import SCHEMES, learned_variables, quantize_model, set_thresholds, strip
 from satkeras.models.insertion import has_quantizer
 from satkeras.quantizers import (
     InputQuantizer,
-    MaxWeightQuantizer,
-    MovingRangeQuantizer,
     PACTQuantizer,
-    SATWeightQuantizer,
 )
-
-
-def small_model(*more):
-    return tf_keras.Sequential(
-        [layers.Conv2D(3, 3, activation="relu", name="conv"), *more, layers.Flatten(), layers.Dense(5, name="logits")]
-    )
-
-
-def sequential(*stack):
-    return tf_keras.Sequential([layers.InputLayer((8, 8, 3), name="image"), *stack])
-
-
-def built(model, shape=(None, 8, 8, 3)):
-    model.build(shape)
-    return model
+from tests.satkeras.small_models import built, sequential, small_model
 
 
 def float_weights(model):
@@ -137,34 +120,6 @@ def test_activations_in_any_form(stack, quantizers_of):
     np.testing.assert_allclose(strip(quantize_model(model, "int8"))(x), model(x), rtol=1e-5)
 
 
-OVERRIDES = {
-    "bits": ({"a": {"weight_bits": 3}}, SATWeightQuantizer(3), PACTQuantizer(4)),
-    "both bits": ({"a": {"weight_bits": 3, "activation_bits": 2}}, SATWeightQuantizer(3), PACTQuantizer(2)),
-    "full precision": ({"a": {"weight_bits": None}}, SATWeightQuantizer(None), PACTQuantizer(4)),
-    "name": ({"a": "int8"}, MaxWeightQuantizer(8), MovingRangeQuantizer(8)),
-    "value": ({"a": SCHEMES["sat"].with_bits(7, 6)}, SATWeightQuantizer(7), PACTQuantizer(6)),
-    "pattern": ({"?": {"weight_bits": 5}}, SATWeightQuantizer(5), PACTQuantizer(4)),
-    "last match": ({"*": {"weight_bits": 5}, "a*": {"weight_bits": 6}}, SATWeightQuantizer(6), PACTQuantizer(4)),
-    "on top of each other": ({"*": "int8", "a": {"weight_bits": 6}}, MaxWeightQuantizer(6), MovingRangeQuantizer(8)),
-    "other layer": ({"logits": {"weight_bits": 6}}, SATWeightQuantizer(4), PACTQuantizer(4)),
-}
-
-
-@pytest.mark.parametrize(("overrides", "weights", "activations"), OVERRIDES.values(), ids=OVERRIDES.keys())
-def test_overrides(overrides, weights, activations, quantizers_of):
-    model = built(small_model(layers.Conv2D(2, 3, activation="relu", name="a")))
-    found = quantizers_of(quantize_model(model, overrides=overrides))
-    assert (found["quant_a"], found["quant_conv_relu_output"]) == (weights, activations)
-
-
-def test_an_override_wins_over_the_first_and_last_layers(quantizers_of):
-    found = quantizers_of(
-        quantize_model(built(small_model()), overrides={"*": {"weight_bits": 3, "activation_bits": 5}})
-    )
-    assert (found["quant_conv"].num_bits, found["quant_logits"].num_bits) == (3, 3)
-    assert found["quant_conv_relu_output"].num_bits == 5
-
-
 def test_two_stages(residual_model, train, quantizers_of):
     clamped = train(quantize_model(residual_model, weight_bits=None, activation_bits=None), epochs=2)
     latent = float_weights(clamped)
@@ -243,23 +198,6 @@ def test_training_on_images_in_other_units_stops(images):
     model.fit(x, y, verbose=0)
 
 
-@pytest.mark.parametrize("bits", [8, 5, None])
-def test_first_and_last_layers(bits, quantizers_of):
-    model = sequential(
-        layers.Conv2D(2, 3, name="first", activation="relu"),
-        layers.Conv2D(2, 3, name="middle", activation="relu"),
-        layers.Flatten(),
-        layers.Dense(2, name="last"),
-    )
-    scheme = dataclasses.replace(SCHEMES["sat"], first_layer_bits=bits, last_layer_bits=bits)
-    found = quantizers_of(quantize_model(model, scheme, weight_bits=3, activation_bits=2))
-    assert found["quant_first"] == SATWeightQuantizer(bits or 3)
-    assert found["quant_middle"] == SATWeightQuantizer(3)
-    assert found["quant_last"] == SATWeightQuantizer(bits or 3, averaged=1)
-    assert found["quant_first_relu_output"] == PACTQuantizer(2)
-    assert found["quant_middle_relu_output"] == PACTQuantizer(bits or 2, initial_alpha=10.0)
-
-
 @pytest.mark.parametrize(
     ("input_range", "signed"), [((0, 255), False), ((0, 1), False), ((-1, 127 / 128), True), ((-128, 127), True)]
 )
@@ -269,19 +207,6 @@ def test_input_range(input_range, signed, quantizers_of):
     found = quantizers_of(quantize_model(pooled, input_range=input_range, overrides=narrow))
     assert found["quant_image_output"] == InputQuantizer(*map(float, input_range))
     assert found["quant_logits_input"].signed is signed
-
-
-@pytest.mark.parametrize(
-    ("weight_bits", "activation_bits"), [(None, None), (4, None), (None, 4)], ids=["none", "weights", "activations"]
-)
-def test_full_precision_parts(weight_bits, activation_bits, residual_model, quantizers_of):
-    found = quantizers_of(quantize_model(residual_model, weight_bits=weight_bits, activation_bits=activation_bits))
-    weights = {name: found.pop(f"quant_{name}").num_bits for name in ("stem", "conv", "depthwise", "head", "logits")}
-    edge = None if weight_bits is None else 8
-    assert weights == {"stem": edge, "logits": edge, **dict.fromkeys(("conv", "depthwise", "head"), weight_bits)}
-    # Without low-bit activations no tensor is quantized at all.
-    assert bool(found) == (activation_bits is not None)
-    assert all(quantizer.num_bits is not None for quantizer in found.values())
 
 
 def test_regularizers_see_the_latent_weights():
@@ -343,10 +268,3 @@ def test_a_frozen_model_changes_nothing(residual_model, train, images):
     assert quantized.trainable_weights == []
     predicted = quantized(images[0], training=True).numpy()
     np.testing.assert_array_equal(predicted, quantized(images[0], training=False))
-
-
-@pytest.mark.parametrize("scheme", SCHEMES)
-def test_widths_that_are_not_given_are_the_schemes(scheme):
-    model = built(small_model(layers.Conv2D(2, 3, activation="relu", name="middle")))
-    (middle,) = (layer for layer in summary(quantize_model(model, scheme)).layers if layer.name == "quant_middle")
-    assert (middle.weight_bits, middle.input_bits) == (SCHEMES[scheme].weights.width, SCHEMES[scheme].activations.width)
