@@ -129,9 +129,10 @@ def _relu_on_its_grid(walk, node: Node, x: Tensor, ceiling: float) -> Tensor:
 def _mean(walk, node: Node, layer) -> Pending:
     """A depthwise convolution of ones over the whole image: AVERAGE_POOL_2D cannot leave its input's grid."""
     x = walk.stored(node.inputs[0])
-    ones, channels = np.ones(x.shape, np.int16), x.shape[-1]
-    step = np.full(channels, 1 / math.prod(x.shape[:2]))
-    kernel = f"{node.name}/mean", ones, 127, step, np.zeros(channels)
+    places, channels = math.prod(x.shape[:2]), x.shape[-1]
+    spread = 127 if 127 * 255 * places < 2**31 else 1  # as long as int32 holds the sum
+    ones, step = np.ones(x.shape, np.int16), np.full(channels, 1 / places)
+    kernel = f"{node.name}/mean", ones, spread, step, np.zeros(channels)
     return Pending((x,), (node.name,), close_mean, WeightedSum(DepthwiseConvolution, *kernel, call=node.name))
 
 

@@ -173,6 +173,18 @@ def test_average_pools_stay_on_the_grid_of_their_input(planned, padding):
     assert last.inputs == (pool.output,)
 
 
+@pytest.mark.parametrize("side, stored", [(6, 127), (260, 1)])
+def test_a_mean_before_no_kernel_is_a_depthwise_convolution(exported, trained, side, stored):
+    """With weights of 127 int32 could not hold the sum of the larger image."""
+    stack = [layers.AveragePooling2D(1), layers.GlobalAveragePooling2D()]
+    model = trained(sequential(*stack, shape=(side, side, 2)))
+    plan = make_plan(model)
+    assert kinds(plan) == ["AVERAGE_POOL_2D", "DEPTHWISE_CONV_2D", "RESHAPE"]
+    mean = plan.operators[1]
+    assert (mean.weights == stored).all() and mean.output.scale < 0.8 * mean.inputs[0].scale
+    assert exported(model).differing == 0
+
+
 @pytest.mark.parametrize("keepdims", [False, True])
 def test_a_global_average_is_a_pool_of_the_whole_image(planned, keepdims):
     mean = layers.GlobalAveragePooling2D(keepdims=keepdims)
