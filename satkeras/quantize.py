@@ -5,9 +5,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from types import EllipsisType
 
-from satkeras._compat import (
-    keras,
-)
+from satkeras._compat import keras
 from satkeras.calibration.data import Batches, InputData
 from satkeras.calibration.equalization import equalize_channels
 from satkeras.calibration.input_ranges import input_quantizers
