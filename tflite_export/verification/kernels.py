@@ -8,6 +8,7 @@ from tensorflow.lite.python import schema_py_generated as schema
 from satkeras._compat import keras, weight_variables
 from satkeras.models.channel_scale import ChannelScale
 from satkeras.models.chosen_levels import ChosenLevels
+from satkeras.models.core import Mean
 from satkeras.models.graph import Node, read_graph
 from satkeras.models.insertion import has_quantizer
 from tflite_export.file.reader import read_constant
@@ -66,13 +67,12 @@ def _problems(operator: LinearOperator, layers: list[Node], stored) -> Iterator[
     if operator.saturating_channels:
         shrunk, comparable = _shrunk(operator, expected, factor, unit, integers)
         varying &= comparable
-    if expected is not None:
-        expected = _grown(expected, integers.size // len(factor))
-        # float32 is enough for 127 steps and a tolerance of a thousandth, and half the memory.
-        off = expected.reshape(-1, len(factor)) * (factor / unit / shrunk).astype(np.float32) - integers
-        off = np.abs(off[:, varying], out=off[:, varying]).max(initial=0)
-        if not off < CLOSE:
-            yield f"its kernel in the file is {off:g} int8 steps from the training model's quantized kernel"
+    expected = _grown(expected, integers.size // len(factor))
+    # float32 is enough for 127 steps and a tolerance of a thousandth, and half the memory.
+    off = expected.reshape(-1, len(factor)) * (factor / unit / shrunk).astype(np.float32) - integers
+    off = np.abs(off[:, varying], out=off[:, varying]).max(initial=0)
+    if not off < CLOSE:
+        yield f"its kernel in the file is {off:g} int8 steps from the training model's quantized kernel"
     if bias_of_file is not None:
         steps = shrunk * bias_of_file.scale * (output.step / float(output.scale))
         # Where it is large, the float32 scale's own rounding counts.
@@ -97,7 +97,7 @@ def _shrunk(operator: LinearOperator, expected, factor, unit, integers):
       For each channel that number, and whether it can be told: it cannot where all weights are 0, and is not accepted
       where it is below 1, or where a step of the file's sums does not reach over the whole output.
     """
-    model = np.abs(np.ones_like(integers) if expected is None else expected.reshape(integers.shape)).max(0)
+    model = np.abs(expected.reshape(integers.shape)).max(0)
     file = np.abs(integers).max(0)
     shrunk = np.ones(len(factor))
     chosen = np.zeros(len(factor), bool)
@@ -109,8 +109,11 @@ def _shrunk(operator: LinearOperator, expected, factor, unit, integers):
 
 
 def _folded(layers: list[Node], channels: int):
-    """The quantized kernel (None for ones), the bias with the batch norms', and their factor for each channel."""
-    kernel, bias, factor = None, 0.0, 1.0
+    """The quantized kernel (shared by all channels without one), the batch norms' bias, and their factor for each."""
+    first = layers[0]
+    # A mean weighs every place alike; what has no kernel at all multiplies by 1.
+    places = first.inputs[0].shape[:-1] if isinstance(first.layer, Mean) else (1,)
+    kernel, bias, factor = np.full((*places, 1, channels), 1 / np.prod(places)), 0.0, 1.0
     for node in layers:
         inner = node.layer.layer if has_quantizer(node.layer) else node.layer
         weight = weight_variables(node.layer) if has_quantizer(node.layer) else None

@@ -7,6 +7,7 @@ import pytest
 import tf_keras
 from tf_keras import layers
 
+import satkeras
 from tflite_export.file.reader import read_model
 from tflite_export.file.writer import write_file
 from tflite_export.lowering.lower import make_plan
@@ -127,6 +128,26 @@ def test_a_kernel_is_compared_by_its_last_step(residual, plan, place):
         content = write_file(changed(plan, sums[place], **changes))
         assert {name for name, _ in kernel_problems(residual, plan, read_model(content))} == {operator.name}
     assert kernel_problems(residual, plan, read_model(write_file(plan))) == []
+
+
+def test_kernels_of_ones_are_compared_too():
+    """Those of a batch norm without a layer before it, and of a mean with a grid of its own."""
+    x = inputs = layers.Input((4, 4, 3))
+    x = layers.Conv2D(4, 1)(layers.BatchNormalization(name="norm")(x))
+    model = tf_keras.Model(inputs, layers.GlobalAveragePooling2D(name="mean")(x))
+    model = satkeras.quantize_model(model, calibration_data=np.random.default_rng(0).integers(0, 256, (8, 4, 4, 3)))
+    plan = make_plan(model)
+    assert kernel_problems(model, plan, read_model(write_file(plan))) == []
+    places = [at for at, op in enumerate(plan.operators) if isinstance(op, LinearOperator)]
+    norm, _, mean = places
+    for place, name in ((norm, "norm"), (mean, "mean")):
+        operator = plan.operators[place]
+        assert operator.layers[0].endswith(name)
+        weights = operator.weights.copy()
+        weights.flat[-1] -= 1
+        for changes in ({"weights": weights}, {"weight_scale": operator.weight_scale * np.float32(1.01)}):
+            content = write_file(changed(plan, place, **changes))
+            assert {found for found, _ in kernel_problems(model, plan, read_model(content))} == {operator.name}
 
 
 def test_a_wrong_grid_between_layers(residual, plan, images):
