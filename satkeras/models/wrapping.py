@@ -11,7 +11,8 @@ PREFIX = "quant_"
 def wrapped(graph: Graph, configs, weights) -> keras.Model:
     """A graph as a model, with tfmot's wrappers around the layers that have a config.
 
-    tfmot builds a model five times and needs of this one the layers to wrap alone: it gets each on an input of its own.
+    tfmot builds a model five times and needs of this one the layers to wrap alone: it gets each on an input, which is
+    that of all layers with one input shape.
 
     Args:
       graph: its layers are not built.
@@ -19,10 +20,13 @@ def wrapped(graph: Graph, configs, weights) -> keras.Model:
       weights: of layers of the graph.
     """
     first = {node.layer: node for node in reversed(graph.nodes) if node.layer in configs}
-    inputs = {layer: keras.Input(node.inputs[0].shape, dtype="float32") for layer, node in first.items()}
+    shapes = {layer: node.inputs[0].shape for layer, node in first.items()}
+    inputs = {shape: keras.Input(shape, dtype="float32") for shape in dict.fromkeys(shapes.values())}
     annotate = tfmot.quantization.keras.quantize_annotate_layer
     annotated = keras.Model(
-        list(inputs.values()), [annotate(layer, configs[layer])(x) for layer, x in inputs.items()], name=graph.name
+        list(inputs.values()),
+        [annotate(layer, configs[layer])(inputs[shape]) for layer, shape in shapes.items()],
+        name=graph.name,
     )
     for layer in weights.keys() & configs.keys():
         layer.set_weights(weights[layer])
