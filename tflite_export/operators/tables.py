@@ -252,8 +252,8 @@ class PRelu(Operator):
 
     def slack(self):
         """Where a product is shifted to the right, it was rounded before."""
-        _, below = self._multipliers("reference")
-        return 1e-3 + 2.0 ** (min(int(quantize_multiplier(below)[1]), 0) - 1)
+        _, exponents = quantize_multiplier(self._multipliers("reference"))
+        return 1e-3 + max((2.0 ** (int(exponent) - 1) for exponent in exponents if exponent < 0), default=0.0)
 
     def _multipliers(self, kernels: str) -> tuple[np.float64, np.float64]:
         """Of the input's steps and of products: LiteRT divides scales in float32, TFLite Micro in float64."""

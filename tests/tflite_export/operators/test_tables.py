@@ -179,6 +179,20 @@ def test_all_values(kind, data):
     assert_exact(operator, SAMPLES[kind].definition, [np.arange(-128, 128).astype(np.int8)[None]])
 
 
+@given(operator=prelus(), slope=st.integers(-128, 127))
+def test_a_product_with_a_slope_is_within_its_slack_which_is_small(operator, slope):
+    x = dataclasses.replace(operator.inputs[0], shape=(256,))
+    y = dataclasses.replace(operator.output, shape=(256,))
+    operator = dataclasses.replace(operator, inputs=(x,), output=y, alpha=np.full(1, slope, np.int8))
+    codes = np.arange(-128, 128)
+    reals = float(x.scale) * (codes - x.zero_point)
+    below = float(operator.alpha_scale) * (slope - operator.alpha_zero_point) * reals
+    steps = np.where(reals >= 0, reals, below) / float(y.scale) + y.zero_point
+    levels = operator.compute([codes.astype(np.float32)], "xnnpack")
+    off = np.abs(levels - np.clip(steps, -128, 127)).max()
+    assert off <= 0.5 + operator.slack() < 0.76
+
+
 @pytest.mark.parametrize("ratio", [1 / 127, 1 / 64, 1 / 3, 1, 127, 511.9, 512])
 @pytest.mark.parametrize("scale", [2.0**-9, 0.0235, 0.1])
 def test_hard_swish_at_the_ends_of_its_scales(scale, ratio):
