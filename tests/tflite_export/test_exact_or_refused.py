@@ -9,6 +9,7 @@ import satkeras
 import tflite_export
 from tests.tflite_export.strangers import IMAGES, assert_refused, quantized
 from tflite_export import ExportError
+from tflite_export.lowering.lower import make_plan
 
 # Sums that int32 does not hold.
 
@@ -45,6 +46,25 @@ def test_an_activation_behind_the_model_is_in_the_file(name, exported):
     assert before.min() < 0 <= after.min()
     values = tflite_export.integer_model(longer).predict(IMAGES.astype(np.uint8), verbose=0)
     assert len(np.unique(values)) > 1
+
+
+def test_a_capped_relu_behind_the_model_ends_on_a_level(exported, tmp_path):
+    model = quantized()
+    (logits,) = make_plan(model).outputs
+    step = logits.step
+    cap = 3 * step
+
+    def longer(ceiling):
+        return tf_keras.Model(model.inputs, layers.ReLU(ceiling, name="last")(model.output))
+
+    found = exported(longer(cap))
+    assert [tensor.operator for tensor in found.tensors[-2:]] == ["MINIMUM", "MAXIMUM"]
+    assert model.predict(IMAGES, verbose=0).max() > cap
+    values = tflite_export.integer_model(longer(cap)).predict(IMAGES.astype(np.uint8), verbose=0)
+    assert values.max() == logits.zero_point + 3
+    beyond = exported(longer(300 * step))
+    assert [tensor.operator for tensor in beyond.tensors[-2:]].count("MINIMUM") == 0
+    assert_refused(longer(2.5 * step), tmp_path, "is no level of its input's grid: quantize the tensor after it")
 
 
 @pytest.mark.thinned(3)
