@@ -14,7 +14,6 @@ import tempfile
 import time
 
 import numpy as np
-import tensorflow as tf
 import tf_keras as keras
 from absl import app, flags
 from tensorflow.lite.python import schema_py_generated as schema
@@ -24,6 +23,7 @@ import satkeras
 import tflite_export
 from benchmarks import results
 from examples import architectures
+from examples.outcomes import post_training_int8
 from satkeras.quantizers import DoReFaWeightQuantizer, PACTQuantizer, SATWeightQuantizer
 from tflite_export.verification.interpreter import open_interpreter
 
@@ -61,17 +61,6 @@ SCHEMES = {
 }
 ROUNDS = 15
 SECONDS_OF_A_TURN = 0.3
-
-
-def post_training_file(model: keras.Model, images: np.ndarray) -> bytes:
-    """What TensorFlow's converter makes of the float model: uint8 in, int8 out, ranges from the images."""
-    converter = tf.lite.TFLiteConverter.from_keras_model(model)
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.representative_dataset = lambda: ([image[None]] for image in images)
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-    converter.inference_input_type = tf.uint8
-    converter.inference_output_type = tf.int8
-    return converter.convert()
 
 
 def quantized_file(model: keras.Model, name: str, images: np.ndarray) -> bytes:
@@ -145,7 +134,7 @@ def measure(make) -> dict:
     model = make()
     images = np.random.default_rng(0).integers(0, 256, (8, *model.input_shape[1:])).astype(np.float32)
     model(images, training=True)  # with momentum 0: batch norms take the statistics of these images
-    files = {BASE: post_training_file(model, images)}
+    files = {BASE: post_training_int8(model, images)}
     files |= {name: quantized_file(model, name, images) for name in SCHEMES}
     return {
         "milliseconds": milliseconds(files),
