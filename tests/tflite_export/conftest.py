@@ -9,6 +9,7 @@ import satkeras
 from tflite_export.file.reader import check_file, read_model
 from tflite_export.file.writer import write_file
 from tflite_export.lowering.lower import make_plan
+from tflite_export.verification.interpreter import expose, open_interpreter
 from tflite_export.verification.kernels import kernel_problems
 from tflite_export.verification.verify import breaches, verify
 
@@ -50,6 +51,8 @@ def exported():
         content = write_file(plan)
         check_file(plan, content, "uint8", "int8")
         assert kernel_problems(quantized, plan, read_model(content)) == []
+        allocated = open_interpreter(expose(plan, content), "reference").get_output_details()
+        assert [tuple(detail["shape"]) for detail in allocated] == [(1, *tensor.shape) for tensor in plan.tensors]
         verification = verify(quantized, plan, content, _random_images(quantized, count))
         assert breaches(verification) == []
         return verification

@@ -92,6 +92,7 @@ class StrangersActivations(Quantizer):
     spaced: int = 1
     stated_step: float = 1.0  # times the true one
     noise: float = 0.0  # in steps, off the grid
+    tilt: float = 0.0  # in steps, before the rounding
     stated_levels: tuple[int, int] | None = None
 
     @property
@@ -129,7 +130,7 @@ class StrangersActivations(Quantizer):
         step = tf.convert_to_tensor(weights["step"])
         low, high = (level - self.zero_point for level in self._true_levels)
         levels = tf.clip_by_value(x / step, float(low), float(high))
-        rounded = self.spaced * tf.round(levels / self.spaced) + self.noise
+        rounded = self.spaced * tf.round(levels / self.spaced + self.tilt) + self.noise
         return step * (levels + tf.stop_gradient(rounded - levels))
 
 

@@ -57,7 +57,12 @@ def test_activation_grids_that_int8_cannot_hold_are_refused_before_training(grid
         ({"noise": 0.1}, r"states a grid of -8 .. 7 in steps of .* but makes"),
         ({"noise": 1.0}, r"states a grid of -8 .. 7 in steps of .* but makes"),
         ({"noise": float("nan")}, r"states a grid of -8 .. 7 in steps of .* but makes nan"),
-        ({"stated_levels": (-7, 7)}, r"states a grid of -7 .. 7 in steps of .* but makes"),
+        ({"tilt": 0.3}, r"states a grid of -8 .. 7 in steps of .* but makes"),
+        ({"tilt": -0.3}, r"states a grid of -8 .. 7 in steps of .* but makes"),
+        (
+            {"stated_levels": (-7, 7)},
+            r"states a grid of -7 .. 7 in .* but makes -2.96 of .*, where that grid has -2.59",
+        ),
         ({"stated_levels": (-8, 8)}, r"states a grid of -8 .. 8 in steps of .* but makes"),
     ],
     ids=str,
