@@ -13,7 +13,7 @@ from satkeras.models.graph import Node, read_graph
 from satkeras.models.insertion import has_quantizer
 from tflite_export.file.reader import read_constant
 from tflite_export.operators import LinearOperator
-from tflite_export.plan import Plan
+from tflite_export.plan import Plan, Tensor
 
 # In int8 steps: what separates a product of float32 numbers from the float64 one, for 127 steps.
 CLOSE = 1e-3
@@ -54,8 +54,8 @@ def _problems(operator: LinearOperator, layers: list[Node], stored) -> Iterator[
     if kernel_of_file is None:
         yield "the file has no such kernel"
         return
-    expected, bias, factor = _folded(layers, len(operator.bias))
     (x,), output = operator.inputs, operator.output
+    expected, bias, factor = _folded(layers, x, len(operator.bias))
     # From the file's units to the training model's: the weights make up for what tensors are divided by.
     unit = (float(x.scale) / x.step) * (output.step / float(output.scale)) * kernel_of_file.scale
     integers = np.moveaxis(kernel_of_file.values, kernel_of_file.axis, -1).reshape(-1, len(factor))
@@ -108,11 +108,10 @@ def _shrunk(operator: LinearOperator, expected, factor, unit, integers):
     return np.where(known & accepted, shrunk, 1.0), known | ~chosen
 
 
-def _folded(layers: list[Node], channels: int):
-    """The quantized kernel (shared by all channels without one), the batch norms' bias, and their factor for each."""
-    first = layers[0]
+def _folded(layers: list[Node], x: Tensor, channels: int):
+    """The quantized kernel of layers that read `x`, the bias with the batch norms', their factor for each channel."""
     # A mean weighs every place alike; what has no kernel at all multiplies by 1.
-    places = first.inputs[0].shape[:-1] if isinstance(first.layer, Mean) else (1,)
+    places = x.shape[:-1] if isinstance(layers[0].layer, Mean) else (1,)
     kernel, bias, factor = np.full((*places, 1, channels), 1 / np.prod(places)), 0.0, 1.0
     for node in layers:
         inner = node.layer.layer if has_quantizer(node.layer) else node.layer
