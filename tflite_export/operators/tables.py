@@ -251,9 +251,10 @@ class PRelu(Operator):
         return stored(levels, self.output, "none")
 
     def slack(self):
-        """Where a product is shifted to the right, it was rounded before."""
-        _, exponents = quantize_multiplier(self._multipliers("reference"))
-        return 1e-3 + max((2.0 ** (int(exponent) - 1) for exponent in exponents if exponent < 0), default=0.0)
+        """What is shifted to the right was rounded before; and an ADD may have moved the input's scale."""
+        (x,), (_, exponents) = self.inputs, quantize_multiplier(self._multipliers("reference"))
+        moved = 255 * abs(float(x.scale) / x.step - 1)
+        return 1e-3 + moved + max((2.0 ** (int(exponent) - 1) for exponent in exponents if exponent < 0), default=0.0)
 
     def _multipliers(self, kernels: str) -> tuple[np.float64, np.float64]:
         """Of the input's steps and of products: LiteRT divides scales in float32, TFLite Micro in float64."""

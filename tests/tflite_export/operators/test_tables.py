@@ -179,18 +179,29 @@ def test_all_values(kind, data):
     assert_exact(operator, SAMPLES[kind].definition, [np.arange(-128, 128).astype(np.int8)[None]])
 
 
+@pytest.mark.parametrize("moved", [0.0, 4e-5])
 @given(operator=prelus(), slope=st.integers(-128, 127))
-def test_a_product_with_a_slope_is_within_its_slack_which_is_small(operator, slope):
-    x = dataclasses.replace(operator.inputs[0], shape=(256,))
+def test_a_product_with_a_slope_is_within_its_slack_which_is_small(moved, operator, slope):
+    x = operator.inputs[0]
+    x = dataclasses.replace(x, shape=(256,), step=float(x.scale) * (1 + moved))
     y = dataclasses.replace(operator.output, shape=(256,))
     operator = dataclasses.replace(operator, inputs=(x,), output=y, alpha=np.full(1, slope, np.int8))
     codes = np.arange(-128, 128)
-    reals = float(x.scale) * (codes - x.zero_point)
+    reals = x.step * (codes - x.zero_point)
     below = float(operator.alpha_scale) * (slope - operator.alpha_zero_point) * reals
     steps = np.where(reals >= 0, reals, below) / float(y.scale) + y.zero_point
     levels = operator.compute([codes.astype(np.float32)], "xnnpack")
     off = np.abs(levels - np.clip(steps, -128, 127)).max()
-    assert off <= 0.5 + operator.slack() < 0.76
+    assert off <= 0.5 + operator.slack() < 0.76 + 256 * moved
+
+
+def test_an_add_that_moved_the_scale_counts_into_the_slack():
+    x = dataclasses.replace(tensor("x", (1,), 1.0, -128), step=1 + 4e-5)
+    y = tensor("y", (1,), 255 / 200.4995, -128)
+    operator = PRelu((x,), y, np.zeros(1, np.int8), np.float32(1), 0)
+    (level,) = np.asarray(operator.compute([np.float32([127])], "xnnpack"))
+    off = abs(level + 128 - 255 * x.step / float(y.scale))
+    assert 0.502 < off <= 0.5 + operator.slack()
 
 
 @pytest.mark.parametrize("ratio", [1 / 127, 1 / 64, 1 / 3, 1, 127, 511.9, 512])
