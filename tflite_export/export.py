@@ -14,6 +14,7 @@ from satkeras._compat import keras
 from satkeras.calibration.data import InputData, input_arrays
 from satkeras.files import require_writable, write_whole
 from satkeras.models.checks import opened, require_quantized
+from satkeras.reports.summary import widths
 from tflite_export.devices.contract import Exact
 from tflite_export.errors import ExportError
 from tflite_export.file.graph import BUILTINS
@@ -120,7 +121,8 @@ def export_tflite(
         plan = with_tables(plan)
         portability = _require_portable(plan)
     images = _verification_images(verify_data, model, plan)
-    description = f"satkeras {satkeras.__version__}, {_widths(model)}"
+    bits = " ".join(f"W{of_weights}A{of_inputs}" for of_weights, of_inputs in widths(model) if of_weights is not None)
+    description = f"satkeras {satkeras.__version__}, {bits}"
     metadata = {METADATA: metadata_of(plan, lines, model.name, description)} if row.has_metadata else {}
     planned = model_of(plan, input_type, output_type, description, metadata)
     content = packed(planned)
@@ -238,13 +240,6 @@ def _verification_images(data, model: keras.Model, plan: Plan) -> list[np.ndarra
     for x, values in zip(plan.inputs, images, strict=True):
         input_codes(x, values)  # raises before the long work what does not fit
     return images
-
-
-def _widths(model: keras.Model) -> str:
-    """The quantizers of a model's kernels and their widths, each once, as the file's description has them."""
-    found = [row for row in satkeras.summary(model).layers if row.weight_bits is not None]
-    widths = dict.fromkeys(f"W{row.weight_bits}A{row.input_bits}" for row in found)
-    return " ".join(widths)
 
 
 def _operator_summaries(

@@ -68,7 +68,7 @@ class QuantParams:
         Raises:
           ValueError: a value is not on the grid, within what float32 rounding explains, or lies between its levels.
         """
-        values = np.asarray(values, np.float64)
+        values = np.asarray(values, np.float32)
         if np.isnan(values).any():
             farthest = np.nan
         else:

@@ -98,9 +98,10 @@ def integer_weight(wrapper: keras.layers.Layer) -> IntegerWeight:
     """
     latent, quantizer, variables = weight_variables(wrapper)
     num_bits = quantizer.require_rounding()
-    if not np.isfinite(latent.numpy()).all():
+    values = latent.numpy()
+    if not np.isfinite(values).all():
         raise ValueError("its weights hold NaN or infinity")
-    params = quantizer.quant_params({name: value.numpy() for name, value in variables.items()}, latent.numpy())
+    params = quantizer.quant_params({name: value.numpy() for name, value in variables.items()}, values)
     quantized = quantizer(latent, False, variables).numpy()
     return IntegerWeight(params.integers_of(quantized), params, num_bits)
 

@@ -133,6 +133,12 @@ def summary(model: keras.Model) -> Summary:
     return Summary(model.name, tuple(_row(node, first[node.layer] is node) for node in nodes), float_bytes)
 
 
+def widths(model: keras.Model) -> list[tuple[int | None, int | None]]:
+    """The pairs of weight bits and input bits in a model that `quantize_model` returned; None for full precision."""
+    nodes = filter(_is_linear, read_graph(model).nodes)
+    return list(dict.fromkeys((weight_variables(node.layer)[1].width, _width(_reader(node))) for node in nodes))
+
+
 def clip_value(layer: keras.layers.Layer) -> float | None:
     """The largest value that a layer which quantizes a tensor does not clip.
 
@@ -160,14 +166,13 @@ def _is_linear(node: Node) -> bool:
 def _row(node: Node, is_first: bool) -> LayerSummary:
     kernel, quantizer, _ = weight_variables(node.layer)
     weights, positions = math.prod(kernel.shape), node.shape[:-1]
-    stored = _stored_input(node)
-    reader = None if stored is None else output_variables(stored)[0]
+    stored, reader = _stored_input(node), _reader(node)
     return LayerSummary(
         name=node.name,
         kind=type(node.layer.layer).__name__,
         weight_bits=quantizer.width,
         weight_grid=_grid(quantizer),
-        input_bits=None if reader is None else reader.width,
+        input_bits=_width(reader),
         input_grid=_grid(reader),
         alpha=None if stored is None else clip_value(stored),
         weight_bytes=math.ceil(weights * (quantizer.width or FLOAT_BITS) / 8) if is_first else 0,
@@ -182,6 +187,16 @@ def _stored_input(node: Node) -> keras.layers.Layer | None:
     while kind_of(source) in (Kind.PASS, Kind.ON_GRID):
         (source,) = source.inputs
     return source.layer if quantizes_tensor(source.layer) else None
+
+
+def _reader(node: Node) -> Quantizer | None:
+    """The quantizer of what a node reads."""
+    stored = _stored_input(node)
+    return None if stored is None else output_variables(stored)[0]
+
+
+def _width(quantizer: Quantizer | None) -> int | None:
+    return None if quantizer is None else quantizer.width
 
 
 def _grid(quantizer: Quantizer | None) -> str:

@@ -64,7 +64,8 @@ def add_operator(
 ) -> Add | Subtract:
     """ADD or SUB; its output's scale moves by up to 4e-5 until all families of kernels agree on all pairs of inputs."""
     planned = kind(pending.inputs, output, layers=pending.layers, activation=activation)
-    pairs = np.meshgrid(*(x.codes.astype(np.float32) for x in pending.inputs))
+    left, right = (x.codes.astype(np.float32) for x in pending.inputs)
+    pairs = left[:, None], right  # what is done to one input alone is then done to its 256 codes alone
     for nudge in sorted(range(-ADD_NUDGES, ADD_NUDGES + 1), key=abs):
         scale = np.float32(float(output.scale) * (1 + nudge / ADD_NUDGES * LARGEST_NUDGE))
         nudged = dataclasses.replace(planned, output=dataclasses.replace(output, scale=scale))
