@@ -91,13 +91,32 @@ def core_model(
     ends = graph.outputs if outputs is None else _named(graph, outputs)
     if outputs is not None:
         graph = _ancestors(graph, ends)
-    walk = _Walk(graph, input_shape)
+    if input_shape is None and outputs is None and not _is_nested(graph):
+        findings = _as_it_is(graph)
+        if findings is not None:
+            return CoreModel(graph, model, findings)
+    walk = _Walk(graph, {node: _new_input(node, input_shape) for node in graph.inputs})
     findings = tuple(walk.visit(node) for node in graph.nodes if node.inputs)
     if any(finding.problem for finding in findings):
         return CoreModel(graph, None, findings)
-    if walk.rewritten or input_shape is not None or outputs is not None or _is_nested(graph):
-        model = _form(model, walk, outputs is None)
-    return CoreModel(graph, model, findings)
+    return CoreModel(graph, _form(model, walk, outputs is None), findings)
+
+
+def _as_it_is(graph: Graph) -> tuple[Finding, ...] | None:
+    """The findings of a graph all of whose calls are kept, so that no layer need be copied; None for any other."""
+    walk = _Walk(graph, {node: node.tensor for node in graph.inputs})
+    findings = []
+    for node in graph.nodes:
+        if node.inputs:
+            findings.append(walk.visit(node))
+            if walk.values[node] is not node.tensor:
+                return None
+    return tuple(findings)
+
+
+def _new_input(node: Node, input_shape):
+    shape = node.shape if input_shape is None else tuple(input_shape)
+    return keras.Input(shape, dtype=node.layer.get_config()["dtype"], name=node.name)
 
 
 def _form(model: keras.Model, walk: "_Walk", whole: bool) -> keras.Model:
@@ -147,22 +166,20 @@ def _is_size(node: Node) -> bool:
 
 
 class _Walk:
-    """One walk over a graph: the symbolic tensor of the core model for each of its nodes."""
+    """One walk over a graph: the symbolic tensor of the core model for each of its nodes.
 
-    def __init__(self, graph: Graph, input_shape):
+    Args:
+      graph: the user's.
+      inputs: the tensors that its inputs become.
+    """
+
+    def __init__(self, graph: Graph, inputs: "dict[Node, object]"):
         self.graph = graph
         self.core = CoreLayers()
-        self.rewritten = False
-        self.values: dict[Node, object] = {}
+        self.values = inputs
         self._names: dict[keras.layers.Layer, str] = {}
         self._plain: dict[keras.layers.Layer, keras.layers.Layer] = {}
         self._bare: dict[keras.layers.Layer, keras.layers.Layer] = {}
-        for node in graph.inputs:
-            self.values[node] = self._input(node, input_shape)
-
-    def _input(self, node: Node, input_shape):
-        shape = node.shape if input_shape is None else tuple(input_shape)
-        return keras.Input(shape, dtype=node.layer.get_config()["dtype"], name=node.name)
 
     def visit(self, node: Node) -> Finding:
         """Rewrites a call, or notes why it cannot be."""
@@ -186,15 +203,13 @@ class _Walk:
         if problem or result is None:
             result = keras.Input(node.shape, dtype=getattr(node.tensor, "dtype", None))
         self.values[node] = result
-        core = tuple(type(layer).__name__ for layer, _ in made)
-        self.rewritten |= core != (kind,)
-        return Finding(node.name, kind, core, problem)
+        return Finding(node.name, kind, tuple(type(layer).__name__ for layer, _ in made), problem)
 
     def _result(self, node: Node, call: Call):
         if class_of(node.layer) is not type(node.layer):
             if node.layer not in self._plain:
                 self._plain[node.layer] = of_keras_class(node.layer, [parent.shape for parent in node.inputs])
-            node = dataclasses.replace(node, layer=self._plain[node.layer])
+            node = dataclasses.replace(node, layer=self._plain[node.layer], tensor=None)
             call = dataclasses.replace(call, node=node)
         if has_own_activation(node.layer):
             return self._activated(node, call.name)
@@ -222,7 +237,7 @@ class _Walk:
         else:
             if node.layer not in self._bare:
                 self._bare[node.layer] = without_activation(node.layer, node.inputs[0].shape)
-            bare = dataclasses.replace(node, layer=self._bare[node.layer])
+            bare = dataclasses.replace(node, layer=self._bare[node.layer], tensor=None)
             result = self._result(bare, Call(bare, name, self.core))
         model = followed(function, result)
         if model is None:

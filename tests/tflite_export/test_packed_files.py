@@ -83,6 +83,7 @@ def test_a_packed_file_is_exact_and_smaller(network, images, bits, kernels, tmp_
     packed = reports["packed"]
     assert packed.verification.differing == 0
     assert packed.weight_bytes < reports["int8"].weight_bytes
+    assert isinstance(packed.weight_bytes, int)
     assert packed.min_runtime == {2: "2.21.0", 4: "2.11.0"}[bits]
 
 

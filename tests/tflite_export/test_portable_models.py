@@ -153,6 +153,15 @@ def test_it_trains_on_and_is_then_decided_anew(tmp_path):
     tflite_export.export_tflite(tflite_export.portable_model(copy), tmp_path / "yes.tflite", portable=True)
 
 
+@pytest.mark.parametrize("factor", [-1.0, np.inf, np.nan])
+def test_factors_that_are_no_scales_are_refused(factor):
+    copy = portable(WIDTHS[0])
+    scale = next(layer for layer in copy.layers if isinstance(layer, ChannelScale))
+    scale.factor.assign(scale.factor.numpy() * factor)
+    with pytest.raises(ExportError, match="its factors must be above 0 and its numbers finite"):
+        make_plan(copy)
+
+
 def test_strip_gives_the_float_model_back():
     model = quantized(weight_bits=4)
     stripped, other = satkeras.strip(tflite_export.portable_model(model)), satkeras.strip(model)

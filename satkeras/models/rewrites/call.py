@@ -90,7 +90,11 @@ class Call:
         return self._called(layer, x)
 
     def kept(self, x):
-        """A tensor, or a list of them, through a copy of the user's layer itself."""
+        """A tensor, or a list of them, through a copy of the user's layer; for its own inputs, what it made of them."""
+        given = list(x) if isinstance(x, (list, tuple)) else [x]
+        if self.node.tensor is not None and [*map(id, given)] == [id(parent.tensor) for parent in self.node.inputs]:
+            self.core.called.append((self.layer, given))
+            return self.node.tensor
 
         def copy(name):
             return type(self.layer).from_config({**self.layer.get_config(), "name": name})

@@ -62,6 +62,9 @@ def test_every_integer_is_the_twins(weight_bits, activation_bits, steps, quantiz
     assert found.worst_layer_share == 0
     assert len([op for op in plan.operators if isinstance(op, AddConstant)]) == 3 * steps
     assert len([op for op in plan.operators if isinstance(op, Add)]) == 3 * max(steps - 1, 0)
+    thresholds = [op.output.name for op in plan.operators if isinstance(op, AddConstant) and op.output.name[0] == "a"]
+    names = [f"a_input/threshold_{place}" for place in range(1, steps + 1)]
+    assert thresholds == (["a_input"] if steps == 1 else names)
 
 
 @pytest.mark.parametrize("kernels", ["xnnpack", "reference"])

@@ -289,5 +289,7 @@ def test_the_ends_of_what_xnnpack_takes_as_multiplier(ratio):
 def test_versions_of_a_product():
     """TFLite's converter writes 3 from a ratio of scales of 1 on, which TensorFlow 1.15 was the first to know."""
     x, y = tensor("x", (1,), 1, 0), tensor("y", (1,), 1, 0)
-    below, one = (MultiplyConstant((x,), y, 1, np.float32(scale), 0, "none") for scale in (1 - 2.0**-24, 1))
+    scales = (1 - 2.0**-24, 1, 2)
+    below, one, above = (MultiplyConstant((x,), y, 1, np.float32(scale), 0, "none") for scale in scales)
     assert (below.version, below.runtime, one.version, one.runtime) == (2, "1.14.0", 3, "1.15.0")
+    assert (above.version, above.runtime) == (3, "1.15.0")
