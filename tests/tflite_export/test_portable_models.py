@@ -1,5 +1,7 @@
 """Tests of portable models: the file, the twin and Keras compute one thing, and every runtime at hand the same."""
 
+import functools
+
 import numpy as np
 import pytest
 import tf_keras
@@ -38,6 +40,7 @@ def images(count: int = 20) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (count, 8, 8, 3)).astype(np.float32)
 
 
+@functools.cache
 def quantized(**options) -> tf_keras.Model:
     return satkeras.quantize_model(network(), calibration_data=images(), **options)
 
@@ -73,7 +76,9 @@ WIDTHS = [
 ]
 
 
-def portable(options) -> tf_keras.Model:
+@functools.cache
+def portable(**options) -> tf_keras.Model:
+    """For tests that do not change it."""
     model = quantized(**options)
     if options.get("scheme") == "qn":
         satkeras.set_thresholds(model, images())
@@ -83,7 +88,7 @@ def portable(options) -> tf_keras.Model:
 
 @pytest.mark.parametrize("options", WIDTHS, ids=str)
 def test_all_families_and_litert_s_kernels_give_the_same_integers(options, tmp_path):
-    model = portable(options)
+    model = portable(**options)
     report = tflite_export.export_tflite(model, tmp_path / "p.tflite", verify_data=images(), portable=True)
     assert report.portability.whole and report.verification.differing == 0
     plan, content = make_plan(model), (tmp_path / "p.tflite").read_bytes()
@@ -99,7 +104,7 @@ def test_all_families_and_litert_s_kernels_give_the_same_integers(options, tmp_p
 
 
 def test_the_sums_of_a_whole_model_agree_one_by_one():
-    plan = make_plan(portable(WIDTHS[0]))
+    plan = make_plan(portable(**WIDTHS[0]))
     for operator in plan.operators:
         if isinstance(operator, LinearOperator):
             channels = channels_of(operator)
@@ -112,7 +117,7 @@ def test_the_sums_of_a_whole_model_agree_one_by_one():
 
 
 def test_the_model_itself_stays_and_the_copy_predicts_nearly_the_same():
-    model = quantized(weight_bits=4)
+    model = quantized(**WIDTHS[0])
     weights, layer_names = model.get_weights(), [layer.name for layer in model.layers]
     copy = tflite_export.portable_model(model)
     assert [layer.name for layer in model.layers] == layer_names
@@ -126,7 +131,7 @@ def test_the_model_itself_stays_and_the_copy_predicts_nearly_the_same():
 
 @pytest.mark.parametrize("ending", [".keras", ".h5"])
 def test_a_saved_copy_is_as_portable(ending, tmp_path):
-    copy = portable(WIDTHS[2])
+    copy = portable(**WIDTHS[2])
     satkeras.save_model(copy, tmp_path / f"model{ending}")
     loaded = satkeras.load_model(tmp_path / f"model{ending}")
     np.testing.assert_array_equal(loaded.predict(images(), verbose=0), copy.predict(images(), verbose=0))
@@ -134,14 +139,14 @@ def test_a_saved_copy_is_as_portable(ending, tmp_path):
 
 
 def test_a_portable_model_of_a_portable_model_is_the_same():
-    copy = portable(WIDTHS[2])
+    copy = portable(**WIDTHS[2])
     again = tflite_export.portable_model(copy)
     assert [layer.name for layer in again.layers] == [layer.name for layer in copy.layers]
     assert prove(make_plan(again)) == prove(make_plan(copy))
 
 
 def test_it_trains_on_and_is_then_decided_anew(tmp_path):
-    copy = portable(WIDTHS[0])
+    copy = tflite_export.portable_model(quantized(**WIDTHS[0]))
     copy.compile(tf_keras.optimizers.SGD(0.01), "mse")
     scales = [weight for layer in copy.layers if isinstance(layer, ChannelScale) for weight in layer.weights]
     before = [weight.numpy() for weight in scales]
@@ -153,17 +158,19 @@ def test_it_trains_on_and_is_then_decided_anew(tmp_path):
     tflite_export.export_tflite(tflite_export.portable_model(copy), tmp_path / "yes.tflite", portable=True)
 
 
-@pytest.mark.parametrize("factor", [-1.0, np.inf, np.nan])
-def test_factors_that_are_no_scales_are_refused(factor):
-    copy = portable(WIDTHS[0])
+def test_factors_that_are_no_scales_are_refused():
+    copy = portable(**WIDTHS[0])
     scale = next(layer for layer in copy.layers if isinstance(layer, ChannelScale))
-    scale.factor.assign(scale.factor.numpy() * factor)
-    with pytest.raises(ExportError, match="its factors must be above 0 and its numbers finite"):
-        make_plan(copy)
+    factor = scale.factor.numpy()
+    for wrong in (-1.0, np.inf, np.nan):
+        scale.factor.assign(factor * wrong)
+        with pytest.raises(ExportError, match="its factors must be above 0 and its numbers finite"):
+            make_plan(copy)
+    scale.factor.assign(factor)
 
 
 def test_strip_gives_the_float_model_back():
-    model = quantized(weight_bits=4)
+    model = quantized(**WIDTHS[0])
     stripped, other = satkeras.strip(tflite_export.portable_model(model)), satkeras.strip(model)
     assert [layer.name for layer in stripped.layers] == [layer.name for layer in other.layers]
     np.testing.assert_array_equal(stripped.predict(images(), verbose=0), other.predict(images(), verbose=0))

@@ -89,7 +89,7 @@ def killed(script, *arguments):
     assert ended.returncode == -signal.SIGKILL, ended.stderr
 
 
-@pytest.fixture(scope="module", params=[pytest.param("sat", marks=pytest.mark.slow), "qn"])
+@pytest.fixture(scope="module", params=list(satkeras.SCHEMES))
 def undisturbed(request, tmp_path_factory):
     """A scheme, and the weights and optimizer variables that a training which nobody kills leads to."""
     folder = tmp_path_factory.mktemp("undisturbed")
@@ -98,7 +98,7 @@ def undisturbed(request, tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("resume", [pytest.param("BackupAndRestore", marks=pytest.mark.slow), "ModelCheckpoint"])
+@pytest.mark.parametrize("resume", ["BackupAndRestore", "ModelCheckpoint"])
 def test_a_killed_training_reaches_the_same_weights(resume, undisturbed, tmp_path):
     """Temperatures are among a model's weights."""
     scheme, trained = undisturbed
