@@ -154,6 +154,7 @@ def table() -> str:
         rows.append(
             (
                 path.stem.replace("_", " "),
+                f"{found['steps']:,}",
                 f"{found['images']:,}",
                 f"{found['elements']:,}",
                 *(f"{found['differing'][kernels]:,}" for kernels in RUN_HERE),
@@ -169,11 +170,11 @@ def table() -> str:
         "largest share, in any layer, of integers that the training model's layer, fed the same input, rounds to "
         "another level. Then the accuracy in Keras, and that of each family's twin, in brackets its same answers as "
         f"Keras, on the first {BESIDE_MODEL:,} images. The networks are calibrated on 512 images and trained for some "
-        "steps; the MobileNetV2 starts from "
-        "random weights, so only its integers say something.\n\nTargets: no integer differs; at 4 and 8 bits the same "
-        "answers to 99.5 % of the images in xnnpack.",
+        "steps (`--steps`); the MobileNetV2 starts from random weights, so only its integers say something."
+        "\n\nTargets: no integer differs; at 4 and 8 bits the same answers to 99.5 % of the images in xnnpack.",
         (
             "network",
+            "steps",
             "images",
             "integers",
             "xnnpack",
