@@ -95,7 +95,7 @@ def core_model(
         findings = _as_it_is(graph)
         if findings is not None:
             return CoreModel(graph, model, findings)
-    walk = _Walk(graph, {node: _new_input(node, input_shape) for node in graph.inputs})
+    walk = _Walk(graph, {node: _new_input(node, input_shape) for node in graph.inputs}, CoreLayers())
     findings = tuple(walk.visit(node) for node in graph.nodes if node.inputs)
     if any(finding.problem for finding in findings):
         return CoreModel(graph, None, findings)
@@ -104,14 +104,28 @@ def core_model(
 
 def _as_it_is(graph: Graph) -> tuple[Finding, ...] | None:
     """The findings of a graph all of whose calls are kept, so that no layer need be copied; None for any other."""
-    walk = _Walk(graph, {node: node.tensor for node in graph.inputs})
+    walk = _Walk(graph, {node: node.tensor for node in graph.inputs}, _NoLayers())
     findings = []
-    for node in graph.nodes:
-        if node.inputs:
-            findings.append(walk.visit(node))
-            if walk.values[node] is not node.tensor:
-                return None
+    try:
+        for node in graph.nodes:
+            if node.inputs:
+                findings.append(walk.visit(node))
+                if walk.values[node] is not node.tensor:
+                    return None
+    except _Rewritten:
+        return None
     return tuple(findings)
+
+
+class _Rewritten(Exception):
+    """A call is not kept as it is."""
+
+
+class _NoLayers(CoreLayers):
+    """Of a walk over the user's own tensors, on which no other layer may be called: the model would know of it."""
+
+    def layer(self, node, key, name, make):
+        raise _Rewritten
 
 
 def _new_input(node: Node, input_shape):
@@ -171,11 +185,12 @@ class _Walk:
     Args:
       graph: the user's.
       inputs: the tensors that its inputs become.
+      core: where the core model's layers come from.
     """
 
-    def __init__(self, graph: Graph, inputs: "dict[Node, object]"):
+    def __init__(self, graph: Graph, inputs: "dict[Node, object]", core: CoreLayers):
         self.graph = graph
-        self.core = CoreLayers()
+        self.core = core
         self.values = inputs
         self._names: dict[keras.layers.Layer, str] = {}
         self._plain: dict[keras.layers.Layer, keras.layers.Layer] = {}

@@ -241,12 +241,6 @@ def test_a_relu_with_several_consumers(planned):
     assert all(any(x is operator.output for operator in plan.operators) for x in add.inputs)
 
 
-def test_a_relu_of_a_stored_tensor_is_fused_into_what_stores_it_anew(planned):
-    stack = [layers.Conv2D(4, 3), layers.MaxPooling2D(2), layers.ReLU(), layers.Conv2D(2, 1)]
-    _, plan = planned(sequential(*stack))
-    assert kinds(plan) == ["CONV_2D", "MAX_POOL_2D", "MUL", "CONV_2D"]
-
-
 def test_pooling_and_flattening_keep_the_scale(planned):
     model = sequential(
         layers.Conv2D(4, 3, activation="relu"), layers.MaxPooling2D(2), layers.Flatten(), layers.Dense(3)

@@ -4,10 +4,13 @@ import math
 
 import numpy as np
 import pytest
+import tf_keras
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tf_keras import layers
 
 from tflite_export.lowering.closing import close_sum, requantized
+from tflite_export.lowering.lower import make_plan
 from tflite_export.lowering.pending import Pending, Problem, WeightedSum
 from tflite_export.lowering.requantize import linear_operator, multiply_operator
 from tflite_export.operators import FullyConnected, MultiplyConstant
@@ -173,3 +176,9 @@ def test_a_bias_that_needs_the_room_keeps_weights_unspread():
     assert operator.constant_channels == ()
     with pytest.raises(Problem, match=r"channels \[1\] are so small beside their bias"):
         dense_of([0.25, 40.5 / 2**31], [3.0, 40.5], spread=50)
+
+
+def test_a_relu_of_a_stored_tensor_is_fused_into_what_stores_it_anew(trained):
+    stack = [layers.Conv2D(4, 3), layers.MaxPooling2D(2), layers.ReLU(), layers.Conv2D(2, 1)]
+    plan = make_plan(trained(tf_keras.Sequential([layers.Input((8, 8, 3)), *stack])))
+    assert [operator.builtin for operator in plan.operators] == ["CONV_2D", "MAX_POOL_2D", "MUL", "CONV_2D"]
